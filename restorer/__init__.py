@@ -1,0 +1,43 @@
+"""restorer: make pictures better with networks that were trained in pairs. Names load on first use; torch with them."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from restorer.api import Restorer, enhance
+    from restorer.errors import RestorerError
+    from restorer.pipeline.picture import Picture, read_frames, read_picture, write_picture
+    from restorer.pipeline.settings import UpscaleSettings
+
+_HOMES = {
+    "Picture": "restorer.pipeline.picture",
+    "Restorer": "restorer.api",
+    "RestorerError": "restorer.errors",
+    "UpscaleSettings": "restorer.pipeline.settings",
+    "enhance": "restorer.api",
+    "read_frames": "restorer.pipeline.picture",
+    "read_picture": "restorer.pipeline.picture",
+    "write_picture": "restorer.pipeline.picture",
+}
+
+__all__ = [
+    "Picture",
+    "Restorer",
+    "RestorerError",
+    "UpscaleSettings",
+    "enhance",
+    "read_frames",
+    "read_picture",
+    "write_picture",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'restorer' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""python -m restorer"""
+
+from restorer.apps.cli import entry
+
+entry()

@@ -1,0 +1,168 @@
+"""What users and apps call: open a model once, then hand it pictures of any kind and get the same kind back."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restorer.engines import Engine, open_engine
+from restorer.errors import OutOfMemoryError, PictureError, UsageError, WeightsError
+from restorer.networks.spec import Model, StateDict, load_weights
+from restorer.pipeline.picture import Picture, read_picture
+from restorer.pipeline.restore import Progress, Upscale
+from restorer.pipeline.settings import UpscaleSettings
+from restorer.pipeline.source import ArrayTaker, RowTaker
+from restorer.pipeline.tensors import restore_tensor
+from restorer.weights.find import find_weights
+from restorer.weights.read import read_checkpoint
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DEFAULTS = UpscaleSettings()
+
+
+def open_model(
+    name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None
+) -> Model:
+    """Find, read and recognise weights; with `denoise`, mix them with their partner's.
+
+    `facts` say what weights cannot say about themselves, and win over the file's own.
+    """
+    weights, known = _weights(name)
+    if denoise is not None:
+        weights = _mixed(weights, _weights(_partner(name))[0], denoise)
+    return load_weights(weights, facts={**known, **(facts or {})})
+
+
+class Restorer:
+    """A model, ready to run: call it with pictures.
+
+    PIL images, arrays (H, W[, C]) or (N, H, W, C) and tensors (N, C, H, W) come back as what they were, lists as lists;
+    a path, bytes or a Picture give a Picture. Arrays are RGB, uint8, uint16 or float in [0, 1].
+    """
+
+    def __init__(self, engine: Engine, settings: UpscaleSettings, model: Model) -> None:
+        self.engine, self.settings, self.model = engine, settings, model
+
+    @classmethod
+    def open(cls, model: str | Path | None = None, *, settings: UpscaleSettings = DEFAULTS) -> "Restorer":
+        """Find the weights, recognise their network, choose device and precision; `model` wins over the settings'."""
+        if model is not None:
+            settings = replace(settings, model=str(model))
+        loaded = open_model(settings.model, facts=settings.facts, denoise=settings.denoise)
+        if loaded.spec.task not in ("upscale", "restore"):
+            raise UsageError(f"{settings.model} is a '{loaded.spec.task}' network; this command takes 'upscale' ones")
+        engine = open_engine(loaded, kind=settings.engine, device=settings.device, precision=settings.precision)
+        return cls(engine, settings, loaded)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """A hash of the weights that run, however they were stored."""
+        from restorer.weights.read import digest
+
+        return digest(self.model.network.state_dict())
+
+    def plan(self, picture: Picture) -> Upscale:
+        """What would be done to a picture, or is about to be."""
+        return Upscale(picture, self.engine, self.settings)
+
+    def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
+        """Picture -> Picture of the size the settings ask for; depth, alpha, profile and metadata are kept."""
+        work = self.plan(picture)
+        channels = picture.pixels.shape[2] + (picture.alpha is not None)
+        takers: list[ArrayTaker] = []
+
+        def open_rows() -> RowTaker:
+            takers[:] = [ArrayTaker(work.size_out, channels, picture.pixels.dtype)]
+            return takers[0]
+
+        work.run(open_rows, progress=progress)
+        array = takers[0].array
+        if picture.alpha is None:
+            return replace(picture, pixels=array)
+        return replace(picture, pixels=np.ascontiguousarray(array[:, :, :-1]), alpha=array[:, :, -1].copy())
+
+    def __call__(self, x: Any) -> Any:
+        """A picture of any kind -> the same kind, larger."""
+        if isinstance(x, list | tuple):
+            return [self(item) for item in x]
+        if isinstance(x, Picture):
+            return self.restore(x)
+        if isinstance(x, Tensor):
+            return self._tensor(x)
+        if isinstance(x, np.ndarray):
+            return self._array(x)
+        if isinstance(x, str | Path | bytes):
+            return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
+        if type(x).__module__.startswith("PIL."):
+            return self._pil(x)
+        raise PictureError(f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path")
+
+    def _tensor(self, x: Tensor) -> Tensor:
+        tile = self.settings.tile
+        while True:
+            try:
+                return restore_tensor(x, self.engine, replace(self.settings, tile=tile))
+            except OutOfMemoryError:
+                if tile is not None and 0 < tile <= 32:
+                    raise
+                tile = max(32, (tile or max(x.shape[-2:])) // 2)
+
+    def _array(self, x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        if x.ndim == 4:
+            return np.stack([self._array(item) for item in x])
+        if x.ndim == 2:
+            return self._array(x[:, :, None])[:, :, 0]
+        if x.ndim != 3 or x.shape[2] not in (1, 2, 3, 4):
+            raise PictureError(f"expected an array (H, W[, 1 to 4]) or (N, H, W, C), got shape {x.shape}")
+        kept = x if x.dtype in (np.uint8, np.uint16, np.float32) else None
+        if kept is None and not np.issubdtype(x.dtype, np.floating):
+            raise PictureError(f"expected uint8, uint16 or float in [0, 1], got {x.dtype}; convert it first")
+        pixels = np.ascontiguousarray(x if kept is not None else x.astype(np.float32))
+        alpha = pixels[:, :, -1] if x.shape[2] in (2, 4) else None
+        colour = pixels[:, :, : 3 if x.shape[2] >= 3 else 1]
+        done = self.restore(Picture(pixels=np.ascontiguousarray(colour), alpha=alpha))
+        parts = [done.pixels] if done.alpha is None else [done.pixels, done.alpha[:, :, None]]
+        out = np.concatenate(parts, axis=2).astype(x.dtype)
+        return out.clip(0, 1) if out.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1 else out
+
+    def _pil(self, image: "Image.Image") -> "Image.Image":
+        from PIL import Image
+
+        simple = ("L", "LA", "RGB", "RGBA", "I;16")
+        mode = image.mode if image.mode in simple else ("RGBA" if image.has_transparency_data else "RGB")
+        done = Image.fromarray(self._array(np.array(image.convert(mode) if mode != image.mode else image)))
+        done.info = {key: image.info[key] for key in ("icc_profile", "dpi", "exif") if key in image.info}
+        return done
+
+
+def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSettings = DEFAULTS) -> Any:
+    """A picture of any kind -> the same kind, larger: `Restorer.open(model, settings=settings)(x)`."""
+    return Restorer.open(model, settings=settings)(x)
+
+
+def _weights(name: str | Path) -> tuple[StateDict, dict[str, object]]:
+    found = find_weights(name)
+    checkpoint = read_checkpoint(found.path)
+    record = found.record.facts if found.record is not None else {}
+    return checkpoint.weights, {**record, **checkpoint.facts}
+
+
+def _partner(name: str | Path) -> str:
+    record = find_weights(name).record
+    if record is None or record.partner is None:
+        raise UsageError(f"--denoise needs a model that comes as a pair, such as realesr-general-x4v3; '{name}' does not")
+    return record.partner
+
+
+def _mixed(strong: StateDict, weak: StateDict, denoise: float) -> StateDict:
+    """denoise * strong + (1 - denoise) * weak, in float32 (deep network interpolation)."""
+    if strong.keys() != weak.keys():
+        raise WeightsError("the two partners do not have the same tensors; fetch both again")
+    return {key: torch.lerp(weak[key].float(), value.float(), denoise) for key, value in strong.items()}

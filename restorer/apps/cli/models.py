@@ -1,0 +1,113 @@
+"""restorer models: list, info, fetch, convert."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restorer.errors import UsageError, WriteError
+
+if TYPE_CHECKING:
+    from restorer.weights.records import Record
+
+app = typer.Typer(no_args_is_help=True, help="The models that are known, and the files they come in.")
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> int:
+    """Every known model: scale, licence, whether its weights are here, and what it is for."""
+    from restorer.weights.find import is_here
+    from restorer.weights.records import CHECKPOINTS
+
+    for record in CHECKPOINTS.values():
+        where = is_here(record)
+        if as_json:
+            print(json.dumps({**summary(record), "where": where}))
+        else:
+            print(f"{record.name:30} x{record.scale}  {where or 'to fetch':22} {record.licence:14} {record.summary}")
+    return 0
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A name of `restorer models list`, or a weights file.")],
+    fact: Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.")] = None,
+) -> int:
+    """What is known of a model, and what its weights say of themselves when they are here."""
+    from restorer.apps.cli.upscale import facts_of
+    from restorer.weights.find import find_weights
+
+    found = find_weights(name, download=False)
+    if found.record is not None:
+        for key, value in summary(found.record).items():
+            print(f"{key:12} {value}")
+    print(f"{'file':12} {found.path} ({found.where})")
+    from restorer.api import open_model
+
+    model = open_model(name, facts=facts_of(fact or []))
+    count = sum(p.numel() for p in model.network.parameters())
+    print(f"{'network':12} {model.spec.name}, {model.config}")
+    print(f"{'parameters':12} {count:,}")
+    traits = model.traits
+    print(f"{'tiling':12} radius {traits.radius} input pixels, read with {traits.overlap} around each tile")
+    print(f"{'precisions':12} {', '.join(sorted(traits.precisions))}")
+    return 0
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A name of `restorer models list`.")],
+    trust_first_use: Annotated[
+        bool, typer.Option("--trust-first-use", help="Accept and pin weights whose hash is not known.")
+    ] = False,
+) -> int:
+    """Download a model's weights into the user's cache; the hash is checked before anything is kept."""
+    from restorer.apps.cli.screen import tell
+    from restorer.weights import fetch as fetching
+    from restorer.weights.records import get_record
+
+    record = get_record(name)
+    path = fetching.fetch(record, trust_first_use=trust_first_use)
+    tell(f"{record.name}: {record.licence}, {record.source}")
+    print(path)
+    return 0
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A name, or a weights file of any readable kind.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    fact: Annotated[list[str] | None, typer.Option(help="key=value to store with the weights.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+) -> int:
+    """Read weights, recognise their network, and write them as safetensors under its own key names."""
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: weights are written as .safetensors; give such a name")
+    if out.exists() and not overwrite:
+        raise WriteError(f"{out}: exists; give --overwrite, or another name")
+    from restorer.api import open_model
+    from restorer.apps.cli.upscale import facts_of
+    from restorer.weights.read import write_safetensors
+
+    model = open_model(source, facts=facts_of(fact or []))
+    write_safetensors(out, dict(model.network.state_dict()), dict(model.facts))
+    print(f"{out}: {model.spec.name}, {model.config}")
+    return 0
+
+
+def summary(record: "Record") -> dict[str, object]:
+    """A record's public fields."""
+    return {
+        "name": record.name,
+        "network": record.network,
+        "scale": record.scale,
+        "licence": record.licence,
+        "source": record.source,
+        "summary": record.summary,
+        "download": record.url or "none",
+        "bytes": record.size,
+        "sha256": record.sha256,
+    }

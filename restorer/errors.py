@@ -1,0 +1,88 @@
+"""Every error that a user can cause.
+
+RestorerError                 anything a user can mend; the message is one sentence with the cure
+├── UsageError                options that contradict each other or are out of range (exit status 2)
+├── UnknownNameError          a model, network or format that is not in its table
+├── PictureError              a file that is not a picture, is damaged, or is too large
+├── WriteError                an output that cannot be written: no room, no right, wrong kind
+├── WeightsError              weights that cannot be used
+│   ├── UnknownWeightsError   no network recognises them
+│   ├── AmbiguousWeightsError two readings are possible; a fact must be given
+│   └── UnsafeWeightsError    a checkpoint asks for more than plain tensors
+├── DownloadError             a download that failed, or whose bytes are not the expected ones
+├── MissingPackageError       an extra that is not installed
+├── UnsupportedError          a device, precision or engine that cannot do what was asked
+├── OutOfMemoryError          not enough memory, even for the smallest tile
+└── NumericalError            a tile that stays non-finite or collapsed in float32
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RestorerError(Exception):
+    """A mistake or a condition that the user can mend; the message says how."""
+
+
+class UsageError(RestorerError):
+    """Options that contradict each other or are out of range."""
+
+
+class UnknownNameError(RestorerError):
+    """A name that is not in its table."""
+
+
+class PictureError(RestorerError):
+    """A file that is not a picture, is damaged, or is too large."""
+
+
+class WriteError(RestorerError):
+    """An output that cannot be written."""
+
+
+class WeightsError(RestorerError):
+    """Weights that cannot be used."""
+
+
+class UnknownWeightsError(WeightsError):
+    """No network recognises the weights."""
+
+
+class AmbiguousWeightsError(WeightsError):
+    """The weights fit two readings; a fact must decide."""
+
+
+class UnsafeWeightsError(WeightsError):
+    """A checkpoint that asks for more than plain tensors and containers."""
+
+
+class DownloadError(RestorerError):
+    """A download that failed or brought other bytes than expected."""
+
+
+class MissingPackageError(RestorerError):
+    """An extra that is not installed."""
+
+
+class UnsupportedError(RestorerError):
+    """A device, precision or engine that cannot do what was asked."""
+
+
+class OutOfMemoryError(RestorerError):
+    """Not enough memory, even for the smallest tile."""
+
+
+class NumericalError(RestorerError):
+    """A tile that stays non-finite or collapsed in float32."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Say that `name` is no `kind`, and which known name is nearest.
+
+    >>> str(unknown_name("model", "realesrgan-x4plu", ["realesrgan-x4plus", "bsrgan-x4"]))
+    "no model named 'realesrgan-x4plu'; did you mean 'realesrgan-x4plus'?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
+    return UnknownNameError(f"no {kind} named '{name}'; {cure}")

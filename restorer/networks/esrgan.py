@@ -1,0 +1,228 @@
+"""ESRGAN and Real-ESRGAN: residual-in-residual dense blocks, no normalisation (arXiv:1809.00219, arXiv:2107.10833).
+
+Letters: N batch, C channels, H W sides of the input, h w sides inside (H / unshuffle), F features, G growth.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restorer.networks.layers import (
+    Conv,
+    Rule,
+    conv_shape,
+    count_blocks,
+    keys_like,
+    ncnn_layers,
+    rename_keys,
+    rename_ncnn,
+)
+from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ESRGANConfig:
+    """Numbers of the paper; Real-ESRGAN's small anime network has 6 blocks."""
+
+    scale: int = 4
+    in_channels: int = 3
+    out_channels: int = 3
+    features: int = 64
+    grow: int = 32
+    """Channels that each convolution of a dense block adds."""
+    blocks: int = 23
+    upsamples: int = 2
+    """How often the end doubles the sides. A scale below 2 ** upsamples begins by folding pixels into channels."""
+    conv1x1: bool = False
+    """The extra paths inside dense blocks of ESRGAN+ (arXiv:2001.08073)."""
+
+    def __post_init__(self) -> None:
+        at_least_one(
+            scale=self.scale,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            features=self.features,
+            grow=self.grow,
+            blocks=self.blocks,
+        )
+        if not 0 <= self.upsamples <= 5:
+            raise ValueError(f"upsamples must be 0 to 5, got {self.upsamples}")
+        if self.unshuffle * self.scale != 2**self.upsamples or self.unshuffle not in (1, 2, 4):
+            raise ValueError(f"scale must be 1, 1/2 or 1/4 of {2**self.upsamples} (2 ** upsamples), got {self.scale}")
+
+    @property
+    def unshuffle(self) -> int:
+        """The side of the square of pixels that becomes channels at the start."""
+        return 2**self.upsamples // self.scale
+
+
+class DenseBlock(nn.Module):
+    """(N, F, h, w) -> same: five convolutions, each of which sees all before it."""
+
+    def __init__(self, config: ESRGANConfig) -> None:
+        super().__init__()
+        features, grow = config.features, config.grow
+        self.conv1x1 = Conv(features, grow, 1, bias=False) if config.conv1x1 else None
+        self.conv1 = Conv(features, grow)
+        self.conv2 = Conv(features + grow, grow)
+        self.conv3 = Conv(features + 2 * grow, grow)
+        self.conv4 = Conv(features + 3 * grow, grow)
+        self.conv5 = Conv(features + 4 * grow, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x0 = x.to(self.conv1.weight.dtype)
+        x1 = _leaky(self.conv1(x0))  # (N, G, h, w)
+        x2 = _leaky(self.conv2(torch.cat((x0, x1), 1)))
+        if self.conv1x1 is not None:
+            x2 = x2 + self.conv1x1(x0)
+        x3 = _leaky(self.conv3(torch.cat((x0, x1, x2), 1)))
+        x4 = _leaky(self.conv4(torch.cat((x0, x1, x2, x3), 1)))
+        if self.conv1x1 is not None:
+            x4 = x4 + x2
+        y = self.conv5(torch.cat((x0, x1, x2, x3, x4), 1))  # (N, F, h, w)
+        return torch.add(x, y, alpha=0.2)  # in x's dtype, when that is the wider one
+
+
+class RRDB(nn.Module):
+    """(N, F, h, w) -> same: three dense blocks inside one more residual."""
+
+    def __init__(self, config: ESRGANConfig) -> None:
+        super().__init__()
+        self.rdb1 = DenseBlock(config)
+        self.rdb2 = DenseBlock(config)
+        self.rdb3 = DenseBlock(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=0.2)
+
+
+class ESRGAN(nn.Module):
+    """(N, C, H, W) in [0, 1] -> (N, Cout, scale*H, scale*W); sides must be multiples of `config.unshuffle`."""
+
+    def __init__(self, config: ESRGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        features = config.features
+        self.conv_first = Conv(config.in_channels * config.unshuffle**2, features)
+        self.body = nn.Sequential(*(RRDB(config) for _ in range(config.blocks)))
+        self.conv_body = Conv(features, features)
+        for index in range(1, config.upsamples + 1):
+            self.add_module(f"conv_up{index}", Conv(features, features))
+        self.conv_hr = Conv(features, features)
+        self.conv_last = Conv(features, config.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.config.unshuffle > 1:
+            x = F.pixel_unshuffle(x, self.config.unshuffle)
+        x = self.conv_first(x)  # (N, F, h, w)
+        x = x + self.conv_body(self.body(x))
+        for index in range(1, self.config.upsamples + 1):
+            conv = self.get_submodule(f"conv_up{index}")
+            x = _leaky(conv(F.interpolate(x, scale_factor=2, mode="nearest")))
+        return self.conv_last(_leaky(self.conv_hr(x)))
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+def traits(config: ESRGANConfig) -> Traits:
+    """Each dense block reaches 5 pixels, the first and the body's last convolution 1 each, the end 2."""
+    radius = config.unshuffle * (15 * config.blocks + 4)
+    return Traits(
+        scale=config.scale,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        multiple_of=config.unshuffle,
+        radius=radius,
+        overlap=min(32, radius),
+        precisions=frozenset({"fp32", "fp16", "bf16"}),
+    )
+
+
+def read_config(weights: StateDict, facts: Facts) -> ESRGANConfig:
+    """Recover the config from keys and shapes. 4 or 16 times the output's channels at the start are folded pixels."""
+    features, first, _ = conv_shape(weights, "conv_first.weight")
+    out_channels, _, _ = conv_shape(weights, "conv_last.weight")
+    grow, _, _ = conv_shape(weights, "body.0.rdb1.conv1.weight")
+    ups = [int(match[1]) for key in weights if (match := re.match(r"conv_up(\d)\.", key))]
+    upsamples = max(ups, default=0)
+    unshuffle = {4 * out_channels: 2, 16 * out_channels: 4}.get(first, 1)
+    return ESRGANConfig(
+        scale=2**upsamples // unshuffle,
+        in_channels=first // unshuffle**2,
+        out_channels=out_channels,
+        features=features,
+        grow=grow,
+        blocks=count_blocks(weights, "body."),
+        upsamples=upsamples,
+        conv1x1=any(".conv1x1." in key for key in weights),
+    )
+
+
+_BLOCK = r"RDB(\d)\.(conv\w+?)(?:\.0)?\.(weight|bias)"
+_FROM_MID = (  # xinntao/ESRGAN, KAIR
+    (rf"RRDB_trunk\.(\d+)\.{_BLOCK}", r"body.\1.rdb\2.\3.\4"),
+    (r"trunk_conv\.(\w+)", r"conv_body.\1"),
+    (r"upconv(\d)\.(\w+)", r"conv_up\1.\2"),
+    (r"HRconv\.(\w+)", r"conv_hr.\1"),
+)
+
+
+def rename(weights: StateDict) -> StateDict:
+    """Bring the four other dialects to BasicSR's names."""
+    if any(key.startswith("RRDB_trunk.0.RDB") for key in weights):
+        return rename_keys(weights, _FROM_MID)
+    if any(key.startswith("model.1.sub.0.RDB") for key in weights):
+        return rename_keys(weights, _rules_from_oldest(weights))
+    return _from_ncnn(weights)
+
+
+def _rules_from_oldest(weights: StateDict) -> list[Rule]:
+    """One sequence is numbered: first, body, three places for each doubling, then hr, its activation and last."""
+    last = max(int(match[1]) for key in weights if (match := re.match(r"model\.(\d{1,3})\.", key)))
+    names = {3 * index: f"conv_up{index}" for index in range(1, (last - 4) // 3 + 1)}
+    names |= {0: "conv_first", last - 2: "conv_hr", last: "conv_last"}
+    return [
+        (rf"model\.1\.sub\.(\d+)\.{_BLOCK}", r"body.\1.rdb\2.\3.\4"),
+        (r"model\.1\.sub\.\d+\.(weight|bias)", r"conv_body.\1"),
+        (r"model\.(\d{1,3})\.(\w+)", lambda match: f"{names.get(int(match[1]), f'model.{match[1]}')}.{match[2]}"),
+    ]
+
+
+def _from_ncnn(weights: StateDict) -> StateDict:
+    """An ncnn file has no names: 15 convolutions a block, 4 at the ends, and what is left over doubles the sides."""
+    layers = ncnn_layers(weights)
+    blocks, upsamples = divmod(len(layers) - 4, 15)
+    if blocks < 1 or not _grows(weights, layers):
+        return weights
+    dense = [f"body.{i}.rdb{j}.conv{k}" for i in range(blocks) for j in (1, 2, 3) for k in (1, 2, 3, 4, 5)]
+    ups = [f"conv_up{i + 1}" for i in range(upsamples)]
+    return rename_ncnn(weights, ["conv_first", *dense, "conv_body", *ups, "conv_hr", "conv_last"])
+
+
+def _grows(weights: StateDict, layers: list[str]) -> bool:
+    """Whether the second and third convolution are those of a dense block."""
+    if not all(layer.endswith(".Convolution") for layer in layers):
+        return False
+    grow, features, _ = conv_shape(weights, f"ncnn.{layers[1]}.weight")
+    return conv_shape(weights, f"ncnn.{layers[2]}.weight")[1] == features + grow
+
+
+SPEC = NetworkSpec(
+    name="esrgan",
+    task="upscale",
+    config=ESRGANConfig,
+    build=ESRGAN,
+    traits=traits,
+    detect=keys_like(
+        r"body\.\d+\.rdb[123]\.conv(\d|1x1)\.(weight|bias)|conv_(first|body|up\d|hr|last)\.(weight|bias)",
+        anchors=("conv_first.", "body.0.rdb", "conv_body.", "conv_last."),
+    ),
+    read_config=read_config,
+    rename=rename,
+    float_parts=("conv_first", "conv_last"),
+)

@@ -1,0 +1,200 @@
+"""What a network tells the rest of the house, and how weights find the network that they belong to."""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from restorer.errors import UnknownWeightsError, WeightsError, unknown_name
+from restorer.networks import NETWORKS
+
+StateDict = Mapping[str, Tensor]
+Facts = Mapping[str, object]
+Task = Literal["upscale", "restore", "face", "translate", "generate", "detect", "parse"]
+
+NO_FACTS: Facts = MappingProxyType({})
+PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8"})
+
+_COUNTER = ".num_batches_tracked"  # batch norm's training counter: old files lack it and no output depends on it
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the pipeline must know of a network of one config. Sides are in input pixels."""
+
+    scale: int = 1
+    """Output side over input side."""
+    in_channels: int = 3
+    out_channels: int = 3
+    multiple_of: int = 1
+    """Both input sides must be a multiple of this."""
+    min_side: int = 1
+    """The smallest input side that works."""
+    fixed_side: int | None = None
+    """The only input side that works, for both height and width; None for any."""
+    radius: int | None
+    """No output depends on an input farther away than this; None when every output depends on the whole picture."""
+    overlap: int
+    """How much is read around a tile's core by default; `radius` makes tiling exact."""
+    precisions: frozenset[str]
+    """The precisions that this network's test row proves."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """The range of the numbers that the network itself takes and gives."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    batch_of_one: bool = False
+    """Pictures must not share a batch, because the network mixes them."""
+    random: bool = False
+    """Two runs on the same input may differ."""
+
+    def __post_init__(self) -> None:
+        at_least_one(
+            scale=self.scale,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            multiple_of=self.multiple_of,
+            min_side=self.min_side,
+        )
+        if self.overlap < 0:
+            raise ValueError(f"overlap must not be negative, got {self.overlap}")
+        if unknown := self.precisions - PRECISIONS:
+            raise ValueError(f"precisions must be among {sorted(PRECISIONS)}, got {sorted(unknown)}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """One step of a network that is a chain of steps: what an engine needs to walk a large picture exactly."""
+
+    module: nn.Module
+    radius: int
+    """In pixels of this stage's input."""
+    scale: float = 1.0
+    """Output side over input side of this stage."""
+    needs_global_statistics: bool = False
+    """The stage cannot begin before its whole input is there."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkSpec:
+    """All that is known of a network before it is built. Each file in this room ends with one."""
+
+    name: str
+    task: Task
+    config: type
+    """The frozen dataclass that `build` takes."""
+    build: Callable[[Any], nn.Module]
+    """config -> network with random weights."""
+    traits: Callable[[Any], Traits]
+    """config -> traits."""
+    detect: Callable[[StateDict, Facts], bool]
+    """(renamed weights, facts) -> whether they are this network's."""
+    read_config: Callable[[StateDict, Facts], Any]
+    """(renamed weights, facts) -> config."""
+    rename: Callable[[StateDict], StateDict] = lambda weights: weights
+    """Weights in any published dialect -> in this network's own key names; foreign weights come back unchanged."""
+    float_parts: tuple[str, ...] = ()
+    """Submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
+    stages: Callable[[nn.Module], tuple[Stage, ...]] | None = None
+    """network -> its stages; None when it cannot be cut into any."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A network with its weights, in float32, in evaluation mode, with gradients off."""
+
+    spec: NetworkSpec
+    config: Any
+    network: nn.Module
+    traits: Traits
+    facts: Facts
+    """What was told about the weights because their keys do not say it."""
+
+
+def get_spec(name: str) -> NetworkSpec:
+    """Import the network of this name and return its spec."""
+    if name not in NETWORKS:
+        raise unknown_name("network", name, NETWORKS)
+    return importlib.import_module(f"restorer.networks.{name}").SPEC
+
+
+def load_weights(weights: StateDict, *, facts: Facts = NO_FACTS) -> Model:
+    """Build the network that `weights` belong to; all floats become float32; those that were are shared.
+
+    The networks are asked in the order of the table. Loading is strict: a key too few or too many, or a shape that does
+    not fit, is refused by name. `facts` settle what keys cannot say, such as the kind of an activation without weights.
+    """
+    for name in NETWORKS:
+        spec = get_spec(name)
+        renamed = spec.rename(weights)
+        if spec.detect(renamed, facts):
+            return _load(spec, renamed, facts)
+    raise UnknownWeightsError(
+        f"no network recognises these weights (first keys: {listed(weights, total=False) or 'none'}); "
+        f"known networks: {', '.join(NETWORKS)}"
+    )
+
+
+def at_least_one(**numbers: int) -> None:
+    """Refuse a config whose `numbers` are not all positive."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def listed(keys: Iterable[str], *, total: bool = True) -> str:
+    """Name the first few keys on one printable line, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    names = [ascii(key[:80])[1:-1] for key in keys]
+    more = f" and {len(names) - _SHOWN} more" if total and len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _load(spec: NetworkSpec, weights: StateDict, facts: Facts) -> Model:
+    try:
+        config = spec.read_config(weights, facts)
+        traits = spec.traits(config)
+    except ValueError as error:
+        raise WeightsError(f"these {spec.name} weights cannot be used: {error}") from error
+    with torch.device("meta"):  # shapes only: weights about to be replaced are neither allocated nor drawn
+        network = spec.build(config)
+    expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    _check_keys(spec.name, weights, expected)
+    _check_tensors(spec.name, weights, expected)
+    counters = {key: torch.tensor(0) for key in expected if key.endswith(_COUNTER)}
+    floats = {key: tensor if key in counters else tensor.detach().float() for key, tensor in weights.items()}
+    network.load_state_dict(counters | floats, assign=True)
+    network.eval().requires_grad_(False)
+    return Model(spec=spec, config=config, network=network, traits=traits, facts=dict(facts))
+
+
+def _check_keys(name: str, weights: StateDict, expected: Mapping[str, tuple[int, ...]]) -> None:
+    missing = [key for key in expected if key not in weights and not key.endswith(_COUNTER)]
+    extra = [key for key in weights if key not in expected]
+    faults = []
+    if missing:
+        faults.append(f"lack {len(missing)} of {len(expected)} keys ({listed(missing)})")
+    if extra:
+        faults.append(f"have {len(extra)} key{'s' * (len(extra) > 1)} too many ({listed(extra)})")
+    if faults:
+        raise WeightsError(f"these {name} weights {' and '.join(faults)}; use a whole checkpoint of a known variant")
+
+
+def _check_tensors(name: str, weights: StateDict, expected: Mapping[str, tuple[int, ...]]) -> None:
+    for key, shape in expected.items():
+        if key not in weights:
+            continue
+        tensor = weights[key]
+        if tuple(tensor.shape) != shape:
+            raise WeightsError(
+                f"{key} of these {name} weights has shape {tuple(tensor.shape)}, expected {shape}; "
+                "the file is damaged or of another variant"
+            )
+        if not tensor.is_floating_point() and not key.endswith(_COUNTER):
+            raise WeightsError(f"{key} of these {name} weights holds {tensor.dtype}; only floating point is supported")

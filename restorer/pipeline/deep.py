@@ -1,0 +1,92 @@
+"""What Pillow would cut to 8 bits: 16-bit PNG in colour or with alpha (OpenCV decodes), and deep PNM (read here)."""
+
+import re
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+from restorer.errors import MissingPackageError, PictureError
+from restorer.pipeline.modes import Arrays, keyed_alpha
+from restorer.pipeline.picture_types import Pixels
+
+PNG_GREY, PNG_RGB, PNG_GREY_ALPHA, PNG_RGBA = 0, 2, 4, 6
+PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,7})" * 3 + rb"\s")
+
+
+def png_depth(data: bytes) -> tuple[int, int]:
+    """(bits, colour type) as the PNG's header says."""
+    return data[24], data[25]
+
+
+def deep_png(data: bytes, image: Image.Image) -> Arrays:
+    """Decode a 16-bit PNG in colour or with alpha; `image` is Pillow's decoding of it, with the high bytes only.
+
+    The two decoders must agree on every high byte: OpenCV alone would not say that a file is damaged.
+    """
+    colour_type = png_depth(data)[1]
+    cv2 = _opencv()
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise PictureError("OpenCV cannot decode this 16-bit PNG; save it again, without interlacing") from error
+    if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[:2] != (image.height, image.width):
+        raise PictureError("OpenCV and Pillow decode this 16-bit PNG differently; save it again")
+    pixels = np.ascontiguousarray(found[:, :, 2::-1])
+    alpha = np.ascontiguousarray(found[:, :, 3]) if colour_type in (PNG_GREY_ALPHA, PNG_RGBA) else None
+    _check_high_bytes(pixels, alpha, np.asarray(image))
+    if colour_type == PNG_GREY_ALPHA:
+        pixels = np.ascontiguousarray(pixels[:, :, :1])
+    if colour_type == PNG_RGB and "transparency" in image.info:
+        alpha = keyed_alpha(pixels, image.info["transparency"], 16)
+    return Arrays(pixels, alpha, image.info.get("icc_profile"))
+
+
+def deep_pnm(data: bytes) -> tuple[Pixels, int] | None:
+    """(H, W, C) uint16 and the file's bits, for grey or RGB PNM of more than 8 bits; None for any other."""
+    size = pnm_size(data)
+    match = PNM_HEADER.match(data)
+    if size is None or match is None:
+        return None
+    peak = int(match[4])
+    channels = 3 if match[1] in b"36" else 1
+    shape = (*size, channels)
+    count = shape[0] * shape[1] * channels
+    body = memoryview(data)[match.end() :]
+    if match[1] in b"56":
+        values = np.frombuffer(body[: 2 * count], ">u2").astype(np.uint32)
+    else:
+        values = np.array(bytes(body).split(maxsplit=count)[:count], np.uint32)
+    if values.size < count:
+        raise PictureError("the file ends before the picture does; get a new copy")
+    if values.max() > peak:
+        raise PictureError(f"has values over its own maximum of {peak}; the file is damaged, get a new copy")
+    scaled = (values * 65535 + peak // 2) // peak
+    return scaled.astype(np.uint16).reshape(shape), peak.bit_length()
+
+
+def pnm_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of a PNM of more than 8 bits; None for any other."""
+    match = PNM_HEADER.match(data)
+    if match is None or not 255 < int(match[4]) < 65536:
+        return None
+    return int(match[3]), int(match[2])
+
+
+def _check_high_bytes(pixels: Pixels, alpha: Pixels | None, shallow: Pixels) -> None:
+    same = np.array_equal(pixels >> 8, shallow[:, :, :3])
+    if alpha is not None:
+        same = same and np.array_equal(alpha >> 8, shallow[:, :, 3])
+    if not same:
+        raise PictureError("OpenCV and Pillow decode this 16-bit PNG differently; save it again")
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2  # noqa: PLC0415  slow to import, and only needed here
+    except ImportError as error:
+        raise MissingPackageError(
+            f"16-bit PNG needs OpenCV, which does not load here ({error});"
+            " pip install opencv-python-headless, or install the system package libgl1"
+        ) from error
+    return cv2

@@ -1,0 +1,191 @@
+"""Which files a run reads and writes: inputs walked, the tree mirrored, no two inputs ever sharing an output. Torch-free."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from restorer.errors import PictureError, UsageError
+
+READABLE = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .avif .avifs .ppm .pgm .pbm .pnm".split()
+)
+"""Suffixes that a folder is searched for; what a file really is, its content says."""
+WRITABLE = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
+    ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF",
+}  # fmt: skip
+"""Suffix of an output -> its format."""
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "tif": ".tif", "avif": ".avif"}
+"""Name of a format, as --format takes it -> suffix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
+    """Where results go and as what; none of it changes what the network sees."""
+
+    suffix: str = ""
+    """Added to every output's stem."""
+    format: str | None = None
+    """png, jpeg, webp, tiff or avif; None keeps the input's, and png where the input's cannot be written."""
+    quality: int | None = None
+    """1 to 100 for JPEG, WebP and AVIF; None is 95."""
+    recursive: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format.lower() not in SUFFIXES:
+            raise UsageError(f"no format named '{self.format}'; use {', '.join(sorted(set(SUFFIXES)))}")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"quality must be between 1 and 100, got {self.quality}")
+        if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
+            raise UsageError(f"suffix must not hold a path separator, got '{self.suffix}'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One input and its output; None is standard input or output."""
+
+    source: Path | None
+    output: Path | None
+    name: str
+    """The output's path relative to OUT: its name in the journal."""
+
+    @property
+    def label(self) -> str:
+        """How messages call the input."""
+        return "standard input" if self.source is None else str(self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """All jobs of a run; `folder` is OUT when it is a folder, with a journal in it."""
+
+    jobs: tuple[Job, ...]
+    folder: Path | None
+
+
+def plan_jobs(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
+    """Inputs (files, folders, `-`) and OUT (a file, a folder, `-`) -> what is read and written.
+
+    OUT with a picture suffix names a file and takes one input; any other OUT is a folder that mirrors the inputs' tree.
+    """
+    if not inputs:
+        raise UsageError("no input; name a picture, a folder, or - for standard input")
+    if out == "-" or (_names_file(out) and not Path(out).is_dir()):
+        return _single(inputs, out, files)
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{out}: is a file without a picture's suffix; name a folder, or a file such as out.png")
+    named = list(_walk_all(inputs, folder, files))
+    _keep_apart(named, folder, files)
+    jobs = [Job(source=source, output=folder / name, name=name) for source, name in _distinct(named, files)]
+    taken = {job.source.resolve() for job in jobs if job.source is not None}
+    for job in jobs:
+        if job.output is not None and job.output.resolve() in taken:
+            raise UsageError(f"{job.output}: is an input too; give --suffix or another output folder")
+    return Jobs(jobs=tuple(jobs), folder=folder)
+
+
+def output_format(job: Job, files: FileSettings) -> str:
+    """The format a job writes: what was asked for, else what the output's suffix says; PNG on standard output."""
+    if files.format is not None:
+        return WRITABLE[SUFFIXES[files.format.lower()]]
+    return "PNG" if job.output is None else WRITABLE[job.output.suffix.lower()]
+
+
+def _names_file(out: str) -> bool:
+    suffix = Path(out).suffix.lower()
+    if suffix in READABLE and suffix not in WRITABLE:
+        raise UsageError(f"{out}: '{suffix}' files are not written; use {', '.join(sorted(set(WRITABLE)))}")
+    return suffix in WRITABLE
+
+
+def _single(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
+    if len(inputs) > 1 or Path(inputs[0]).is_dir():
+        raise UsageError(f"{out}: is one file, but several pictures may come; name a folder instead")
+    source = None if inputs[0] == "-" else Path(inputs[0])
+    output = None if out == "-" else Path(out)
+    if output is not None:
+        if files.format is not None and WRITABLE[output.suffix.lower()] != WRITABLE[SUFFIXES[files.format.lower()]]:
+            raise UsageError(f"{out}: the suffix says otherwise than --format {files.format}; give one of the two")
+        output = output.with_name(f"{output.stem}{files.suffix}{output.suffix}")
+        if source is not None and source.exists() and output.exists() and output.samefile(source):
+            raise UsageError(f"{out}: is the input itself; inputs are never changed, name another output")
+        if output.is_dir():
+            raise UsageError(f"{output}: is a folder; name a file")
+        if output.exists() and not files.overwrite:
+            raise UsageError(f"{output}: exists; give --overwrite, or another name")
+    return Jobs(jobs=(Job(source=source, output=output, name=str(output)),), folder=None)
+
+
+def _walk_all(inputs: Sequence[str], out: Path, files: FileSettings) -> Iterable[tuple[Path | None, str]]:
+    """(input, its path under OUT as if it kept its name)."""
+    folders = [text for text in inputs if text != "-" and Path(text).is_dir()]
+    for text in inputs:
+        path = Path(text)
+        if text == "-":
+            yield None, "stdin.png"
+        elif not path.is_dir():
+            yield path, path.name
+        else:
+            found = list(_walk(path, out, recursive=files.recursive))
+            if not found:
+                more = "" if files.recursive else ", or search its sub-folders with --recursive"
+                raise PictureError(f"{text}: holds no pictures; name another folder{more}")
+            top = f"{path.resolve().name}/" if len(folders) > 1 else ""
+            for source in found:
+                yield source, top + source.relative_to(path).as_posix()
+
+
+def _walk(folder: Path, out: Path, *, recursive: bool) -> Iterable[Path]:
+    """Files with a picture's suffix, in name order; hidden ones and those under OUT are passed over."""
+    skip = out.resolve()
+    for top, folders, names in os.walk(folder):
+        here = Path(top)
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith(".") and (here / f).resolve() != skip)
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in READABLE:
+                yield here / name
+
+
+def _keep_apart(named: list[tuple[Path | None, str]], out: Path, files: FileSettings) -> None:
+    if files.suffix:
+        return
+    homes = {source.parent.resolve() for source, _ in named if source is not None}
+    if out.resolve() in homes:
+        raise UsageError(f"{out}: holds the inputs too; give --suffix, or another output folder")
+
+
+def _distinct(named: list[tuple[Path | None, str]], files: FileSettings) -> Iterable[tuple[Path | None, str]]:
+    """Give every input an output name of its own, also where upper and lower case are one.
+
+    Inputs whose outputs would be one keep their own suffix within the name: a.bmp and a.gif become a.bmp.png, a.gif.png.
+    """
+    first = [_output_name(name, files, keep=False) for _, name in named]
+    count: dict[str, int] = defaultdict(int)
+    for name in first:
+        count[name.casefold()] += 1
+    used: set[str] = set()
+    for (source, given), name in zip(named, first, strict=True):
+        chosen = name if count[name.casefold()] == 1 else _output_name(given, files, keep=True)
+        number, base = 2, chosen
+        while chosen.casefold() in used:
+            path = Path(base)
+            chosen = path.with_name(f"{path.stem}~{number}{path.suffix}").as_posix()
+            number += 1
+        used.add(chosen.casefold())
+        yield source, chosen
+
+
+def _output_name(name: str, files: FileSettings, *, keep: bool) -> str:
+    path = Path(name)
+    if files.format is not None:
+        suffix = SUFFIXES[files.format.lower()]
+    else:
+        suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
+    stem = path.name if keep else path.stem
+    return path.with_name(f"{stem}{files.suffix}{suffix}").as_posix()
+
+

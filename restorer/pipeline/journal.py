@@ -1,0 +1,114 @@
+"""What a folder run has done, one JSON object a line: so that the next run does only what is missing. Torch-free."""
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from restorer.errors import WriteError
+
+log = logging.getLogger(__name__)
+NAME = "restorer-journal.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One input and what came of it."""
+
+    input: str
+    """Path as the run saw it, relative to the input folder."""
+    output: str
+    """Path relative to OUT."""
+    input_sha256: str
+    input_stamp: tuple[int, int]
+    """(bytes, modification time in ns) when it was read: equal stamps spare the hash."""
+    settings: str
+    """Hash of the settings."""
+    weights: str
+    """Hash of the weights."""
+    output_sha256: str = ""
+    output_stamp: tuple[int, int] = (0, 0)
+    """As `input_stamp`, of the file that is about to get its name."""
+    seconds: float = 0.0
+    state: Literal["done", "failed"] = "done"
+    reason: str = ""
+
+
+class Journal:
+    """The entries of OUT, the last one of each output winning. A line is on the disk before its picture gets its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._lock = threading.Lock()
+        self._entries = {entry.output: entry for entry in _read(self.path)}
+
+    def add(self, entry: Entry) -> None:
+        """Append one line and wait for the disk."""
+        line = json.dumps(asdict(entry), ensure_ascii=True) + "\n"
+        try:
+            with self._lock, self.path.open("a+b") as file:
+                file.seek(0, os.SEEK_END)
+                torn = file.tell() > 0 and not _ends_with_newline(file)
+                file.write((b"\n" if torn else b"") + line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as e:
+            raise WriteError(f"{self.path}: cannot be written ({e.strerror}); make room or choose another folder") from e
+        self._entries[entry.output] = entry
+
+    def knows(self, name: str) -> bool:
+        """Whether an earlier run made this output, or tried."""
+        return name in self._entries
+
+    def done(self, *, source: Path, output: Path, name: str, settings: str, weights: str) -> bool:
+        """Whether `output` is whole and came from this input, these settings and these weights."""
+        entry = self._entries.get(name)
+        if entry is None or entry.state != "done" or (entry.settings, entry.weights) != (settings, weights):
+            return False
+        try:
+            return _same(output, entry.output_stamp, entry.output_sha256) and _same(
+                source, entry.input_stamp, entry.input_sha256
+            )
+        except OSError:
+            return False
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """(bytes, modification time in ns) of a file."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def sha256(path: Path) -> str:
+    """Hash a file without reading it whole."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _same(path: Path, stamped: tuple[int, int], digest: str) -> bool:
+    return stamp(path) == stamped or (path.stat().st_size == stamped[0] and sha256(path) == digest)
+
+
+def _ends_with_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+def _read(path: Path) -> list[Entry]:
+    """Every line that is whole; a torn or foreign one is passed over."""
+    if not path.exists():
+        return []
+    entries = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            fields = json.loads(line)
+            stamps = {key: tuple(fields[key]) for key in ("input_stamp", "output_stamp")}
+            entries.append(Entry(**{**fields, **stamps}))
+        except (ValueError, TypeError, KeyError):
+            if line.strip():
+                log.warning("%s: a line that is not whole is passed over", path)
+    return entries

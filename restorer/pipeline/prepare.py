@@ -1,0 +1,46 @@
+"""One tile on its way in: pixels of any depth, grey or colour -> batch (N, 3, H, W) in [0, 1]."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restorer.networks.spec import Traits
+from restorer.pipeline.source import Block
+
+PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) -> Tensor:
+    """N blocks (h, w, C) -> (N, channels, h, w) float32 in [0, 1], channels last; grey is repeated, float is clipped."""
+    array = np.stack([np.ascontiguousarray(block) for block in blocks])
+    peak = PEAKS[array.dtype.name]
+    if array.dtype == np.uint16:
+        array = array.astype(np.float32)    # torch has few operations on uint16
+    x = torch.from_numpy(array).to(device).permute(0, 3, 1, 2).to(torch.float32)
+    x = x.div_(peak) if peak != 1 else x.clamp(0, 1)
+    if x.shape[1] == 1 and channels == 3:
+        x = x.expand(-1, 3, -1, -1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def pad_to(x: Tensor, traits: Traits) -> Tensor:
+    """(N, C, h, w) -> (N, C, h', w'): grow right and bottom by mirroring, to a multiple and least side of the network."""
+    h, w = x.shape[-2:]
+    return _grow(_grow(x, 2, _wanted(h, traits)), 3, _wanted(w, traits))
+
+
+def _wanted(side: int, traits: Traits) -> int:
+    side = max(side, traits.min_side)
+    return -(-side // traits.multiple_of) * traits.multiple_of
+
+
+def _grow(x: Tensor, axis: int, side: int) -> Tensor:
+    have = x.shape[axis]
+    if have == side:
+        return x
+    index = torch.arange(side, device=x.device)
+    period = max(1, 2 * have - 2)
+    folded = index % period
+    return x.index_select(axis, torch.minimum(folded, period - folded).clamp(max=have - 1))

@@ -1,0 +1,167 @@
+"""A picture's way through the network: for each tile read, prepare, run, look, finish, write."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restorer.engines import Engine
+from restorer.errors import OutOfMemoryError
+from restorer.networks.spec import Traits
+from restorer.pipeline.finish import Finish, to_block
+from restorer.pipeline.guard import checked
+from restorer.pipeline.picture import Picture
+from restorer.pipeline.plan import Box, Plan, Tile, auto_tile, batch_pixels, plan_tiles, smaller_tile
+from restorer.pipeline.prepare import pad_to, to_batch
+from restorer.pipeline.settings import UpscaleSettings
+from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
+from restorer.resample import resize
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+"""Called with network input pixels done and in all, over every pass of one picture."""
+
+
+def restore(source: Source, plan: Plan, engine: Engine, sink: BandSink, *, dtype: np.dtype[np.generic]) -> Iterator[int]:
+    """Walk the plan; yields the input pixels done after each batch of tiles. The network sees one batch at a time."""
+    for band in plan.bands():
+        for start in range(0, len(band), plan.batch):
+            tiles = band[start : start + plan.batch]
+            for tile, block in zip(tiles, run_tiles(source, tiles, engine, dtype=dtype), strict=True):
+                sink.write(tile.core.scaled(engine.traits.scale), block)
+            yield sum(tile.core.size[0] * tile.core.size[1] for tile in tiles)
+
+
+def run_tiles(
+    source: Source, tiles: Sequence[Tile], engine: Engine, *, dtype: np.dtype[np.generic]
+) -> list[Block]:
+    """Tiles -> their cores as (s*h, s*w, C[+1]) in `dtype`."""
+    blocks = [source.read(tile.window) for tile in tiles]
+    colour = _through(engine, [block[:, :, : source.channels] for block in blocks])
+    crops = [tile.core.within(tile.window).scaled(engine.traits.scale) for tile in tiles]
+    done = [to_block(y, crop, channels=source.channels, dtype=dtype) for y, crop in zip(colour, crops, strict=True)]
+    if source.dtype == np.float32:
+        done = [_with_excess(*item, engine.traits) for item in zip(done, blocks, crops, strict=True)]
+    if not source.has_alpha:
+        return done
+    alphas = [_alpha(engine, block[:, :, -1:], crop, dtype) for block, crop in zip(blocks, crops, strict=True)]
+    return [np.concatenate(pair, axis=2) for pair in zip(done, alphas, strict=True)]
+
+
+def _through(engine: Engine, blocks: Sequence[Block]) -> Tensor:
+    traits = engine.traits
+    x = to_batch(blocks, channels=traits.in_channels, device=engine.device)
+    x = pad_to(x, traits)
+    return checked(lambda x: engine.run({"image": x})["image"], engine.run_again, x)
+
+
+def _alpha(engine: Engine, alpha: Block, crop: Box, dtype: np.dtype[np.generic]) -> Block:
+    """(h, w, 1) -> (H, W, 1): the network draws the edges of alpha as it draws colour; an even alpha stays even."""
+    low, high = alpha.min(), alpha.max()
+    if low == high:
+        level = np.array(low).astype(np.float64) / np.iinfo(alpha.dtype).max if alpha.dtype != np.float32 else low
+        even = torch.full((1, crop.bottom, crop.right), float(level))
+        return to_block(even, crop, channels=1, dtype=dtype)
+    return to_block(_through(engine, [alpha])[0], crop, channels=1, dtype=dtype)
+
+
+def _with_excess(done: Block, block: Block, crop: Box, traits: Traits) -> Block:
+    """Add what a float picture holds outside [0, 1], plainly resampled; the network saw it clipped."""
+    excess = block[:, :, : done.shape[2]] - np.clip(block[:, :, : done.shape[2]], 0, 1)
+    if not excess.any():
+        return done
+    grown = resize(excess, (block.shape[0] * traits.scale, block.shape[1] * traits.scale), kernel="cubic")
+    return done + grown[crop.top : crop.bottom, crop.left : crop.right]
+
+
+def passes(size: tuple[int, int], wanted: tuple[int, int], scale: int) -> int:
+    """How often a network of `scale` is applied so that its output is at least as large as `wanted`.
+
+    >>> passes((100, 100), (500, 500), 4), passes((100, 100), (150, 150), 4), passes((100, 100), (900, 900), 1)
+    (2, 1, 1)
+    """
+    count = 1
+    while scale > 1 and any(side * scale**count < want for side, want in zip(size, wanted, strict=True)):
+        count += 1
+    return count
+
+
+class Upscale:
+    """One picture's plan: size, passes and tiles are fixed when it is made; `run` may be called again after an error."""
+
+    def __init__(self, picture: Picture, engine: Engine, settings: UpscaleSettings) -> None:
+        traits = engine.traits
+        self.picture, self.engine, self.settings = picture, engine, settings
+        self.size_in = picture.pixels.shape[0], picture.pixels.shape[1]
+        self.size_out = settings.output_size(self.size_in, traits.scale)
+        self.passes = passes(self.size_in, self.size_out, traits.scale)
+        self.tile = settings.tile if settings.tile is not None else engine_tile(engine)
+
+    def plans(self) -> list[Plan]:
+        """One plan a pass, smallest picture first."""
+        traits = self.engine.traits
+        sizes = [tuple(side * traits.scale**i for side in self.size_in) for i in range(self.passes)]
+        on_cpu = self.engine.device.type == "cpu"
+        return [
+            plan_tiles(
+                (size[0], size[1]),
+                traits,
+                tile=self.tile,
+                batch_pixels=batch_pixels(on_cpu=on_cpu),
+                wrap=self.settings.wrap,
+            )
+            for size in sizes
+        ]
+
+    def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
+        """Send finished rows to what `open_rows` gives; after a memory error begin anew with smaller tiles."""
+        while True:
+            try:
+                return self._run(open_rows(), progress)
+            except OutOfMemoryError:
+                self.tile = smaller_tile(self.plans()[-1])
+                log.warning("not enough memory; begins again with tiles of %d pixels", self.tile)
+
+    def _run(self, take: RowTaker, progress: Progress | None) -> None:
+        plans = self.plans()
+        total = sum(plan.size[0] * plan.size[1] for plan in plans)
+        done = 0
+        original: Source = PictureSource(self.picture, wrap=self.settings.wrap)
+        source = original
+        for last, plan in zip([False] * (len(plans) - 1) + [True], plans, strict=True):
+            size = plan.size[0] * self.engine.traits.scale, plan.size[1] * self.engine.traits.scale
+            channels = source.channels + source.has_alpha
+            if last:
+                finish = Finish(original, size_in=size, size_out=self.size_out, settings=self.settings, take=take)
+                rows: RowTaker = finish
+                dtype = finish.work
+            else:
+                dtype = np.dtype(np.uint16 if source.dtype == np.uint8 else source.dtype)
+                rows = between = ArrayTaker(size, channels, dtype)
+            sink = BandSink(width=size[1], channels=channels, dtype=dtype, take=rows)
+            for pixels in restore(source, plan, self.engine, sink, dtype=dtype):
+                done += pixels
+                if progress is not None:
+                    progress(done, total)
+            if last:
+                finish.close()
+            else:
+                source = PictureSource(_picture(between.array, source.has_alpha), wrap=self.settings.wrap)
+
+
+def engine_tile(engine: Engine) -> int:
+    """The tile that `tile=None` stands for."""
+    return auto_tile(
+        engine.traits,
+        bytes_per_value=2 if engine.dtype in (torch.float16, torch.bfloat16) else 4,
+        memory_total=engine.memory_total,
+        on_cpu=engine.device.type == "cpu",
+    )
+
+
+def _picture(array: Block, has_alpha: bool) -> Picture:
+    if not has_alpha:
+        return Picture(pixels=array)
+    return Picture(pixels=array[:, :, :-1], alpha=array[:, :, -1])

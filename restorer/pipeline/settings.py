@@ -1,0 +1,134 @@
+"""What a user may ask of a run: the one list of options that command line, Python and journal share. Torch-free."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from restorer.errors import UsageError, unknown_name
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+ENGINE_KINDS = ("auto", "eager")
+SMALLEST_TILE = 32
+LONGEST_SIDE = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleSettings:
+    """How one picture is upscaled. Everything here can change the pixels, and so is part of the journal's hash."""
+
+    model: str = "realesrgan-x4plus"
+    """A name of `restorer models list`, or the path of a weights file."""
+    scale: float | None = None
+    """Output side over input side; None takes the network's own."""
+    width: int | None = None
+    """Output width in pixels; alone, the height follows the picture's shape."""
+    height: int | None = None
+    long_side: int | None = None
+    """The longer output side in pixels."""
+    megapixels: float | None = None
+    """Output area in millions of pixels."""
+    tile: int | None = None
+    """Side of a tile's core in input pixels; 0 is the whole picture at once, None chooses by network and memory."""
+    precision: str = "auto"
+    """One of PRECISIONS: auto is decided by device and network."""
+    engine: str = "auto"
+    """One of ENGINE_KINDS."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    strength: float = 1.0
+    """1 is all network, 0 a plain resample of the input."""
+    denoise: float | None = None
+    """0 keeps the noise, 1 removes it; for models that come as a pair."""
+    keep_colour: bool = False
+    """Hold the low frequencies of the input's colour."""
+    wrap: bool = False
+    """Treat the picture as a seamless texture: opposite borders touch."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the weights cannot say about themselves, such as activation=relu."""
+    max_megapixels_in: float = 100.0
+    """Larger inputs are refused."""
+    max_megapixels_out: float = 1000.0
+    """Larger outputs are refused."""
+
+    def __post_init__(self) -> None:
+        _one_size_rule(self)
+        for name in ("scale", "width", "height", "long_side", "megapixels", "max_megapixels_in", "max_megapixels_out"):
+            _positive(name, getattr(self, name))
+        _unit("strength", self.strength)
+        _unit("denoise", self.denoise)
+        if self.tile is not None and self.tile != 0 and self.tile < SMALLEST_TILE:
+            raise UsageError(f"tile must be 0 (the whole picture) or at least {SMALLEST_TILE}, got {self.tile}")
+        _choice("precision", self.precision, PRECISIONS)
+        _choice("engine", self.engine, ENGINE_KINDS)
+
+    def output_size(self, size: tuple[int, int], network_scale: int) -> tuple[int, int]:
+        """(height, width) of the input -> (height, width) of the output, exact to the pixel.
+
+        >>> UpscaleSettings(long_side=1000).output_size((200, 400), 4)
+        (500, 1000)
+        """
+        height, width = size
+        if self.width is not None and self.height is not None:
+            wanted = (self.height, self.width)
+        else:
+            ratio = self._ratio(height, width, network_scale)
+            wanted = (max(1, _whole(height * ratio)), max(1, _whole(width * ratio)))
+            if self.width is not None:
+                wanted = (wanted[0], self.width)
+            if self.height is not None:
+                wanted = (self.height, wanted[1])
+        self._check_area(wanted)
+        return wanted
+
+    def _ratio(self, height: int, width: int, network_scale: int) -> float:
+        if self.width is not None:
+            return self.width / width
+        if self.height is not None:
+            return self.height / height
+        if self.long_side is not None:
+            return self.long_side / max(height, width)
+        if self.megapixels is not None:
+            return math.sqrt(self.megapixels * 1e6 / (height * width))
+        return self.scale if self.scale is not None else float(network_scale)
+
+    def _check_area(self, wanted: tuple[int, int]) -> None:
+        megapixels = wanted[0] * wanted[1] / 1e6
+        if megapixels > self.max_megapixels_out:
+            raise UsageError(
+                f"the output would be {wanted[1]}x{wanted[0]} ({megapixels:.0f} megapixels), the limit is "
+                f"{self.max_megapixels_out:g}; ask for less, or raise it with --max-megapixels-out"
+            )
+
+    def digest(self) -> str:
+        """Name these settings: equal settings, equal name; the limits do not count."""
+        counted = {k: v for k, v in asdict(self).items() if not k.startswith("max_megapixels")}
+        return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _one_size_rule(settings: UpscaleSettings) -> None:
+    asked = [name for name in ("scale", "long_side", "megapixels") if getattr(settings, name) is not None]
+    if settings.width is not None or settings.height is not None:
+        asked.append("width/height")
+    if len(asked) > 1:
+        raise UsageError(f"only one of scale, width/height, long_side and megapixels can hold; got {' and '.join(asked)}")
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not (0 < value <= LONGEST_SIDE):
+        raise UsageError(f"{name} must be a positive number, got {value:g}")
+
+
+def _unit(name: str, value: float | None) -> None:
+    if value is not None and not 0 <= value <= 1:
+        raise UsageError(f"{name} must be between 0 and 1, got {value:g}")
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown_name(name, value, known)
+
+
+def _whole(value: float) -> int:
+    return math.floor(value + 0.5)

@@ -1,0 +1,99 @@
+"""Tensors through the same tiles, on their own device: what a diffusion pipeline hands over, batch by batch.
+
+Letters: N C H W as everywhere, s scale.
+"""
+
+import torch
+from torch import Tensor
+
+from restorer.engines import Engine
+from restorer.errors import PictureError
+from restorer.pipeline.finish import COLOUR_CELL, LUMA
+from restorer.pipeline.guard import checked
+from restorer.pipeline.plan import Plan, Tile, batch_pixels, plan_tiles
+from restorer.pipeline.prepare import pad_to
+from restorer.pipeline.restore import engine_tile, passes
+from restorer.pipeline.settings import UpscaleSettings
+from restorer.resample import resize_tensor
+
+
+def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tensor:
+    """(N, 1 or 3, H, W) in [0, 1], or uint8 -> (N, C, H', W'), same dtype and device; float results are clipped."""
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise PictureError(f"expected a tensor (N, 1 or 3, H, W), got shape {tuple(x.shape)}; a single picture is x[None]")
+    if not (x.dtype == torch.uint8 or x.is_floating_point()):
+        raise PictureError(f"expected a tensor of uint8 or of floats in [0, 1], got {x.dtype}; divide by its peak first")
+    original = x.to(engine.device, torch.float32)
+    original = original / 255 if x.dtype == torch.uint8 else original.clamp(0, 1)
+    size_in = (x.shape[2], x.shape[3])
+    size_out = settings.output_size(size_in, engine.traits.scale)
+    y = original.expand(-1, 3, -1, -1) if engine.traits.in_channels == 3 else original
+    for _ in range(passes(size_in, size_out, engine.traits.scale)):
+        y = _tiled(y, engine, settings).clamp(0, 1)
+    if x.shape[1] == 1 and y.shape[1] == 3:
+        y = torch.tensordot(y, torch.tensor(LUMA, device=y.device), dims=([1], [0]))[:, None]
+    y = _finished(y, original, size_out, settings).clamp(0, 1)
+    y = (y * 255).round() if x.dtype == torch.uint8 else y
+    return y.to(x.device, x.dtype)
+
+
+def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tensor:
+    """(N, C, H, W) -> (N, C', s*H, s*W)."""
+    plan = plan_tiles(
+        (x.shape[2], x.shape[3]),
+        engine.traits,
+        tile=engine_tile(engine) if settings.tile is None else settings.tile,
+        batch_pixels=batch_pixels(on_cpu=engine.device.type == "cpu"),
+        wrap=settings.wrap,
+    )
+    s = engine.traits.scale
+    out = x.new_empty(x.shape[0], engine.traits.out_channels, x.shape[2] * s, x.shape[3] * s)
+    work = [(n, tile) for n in range(x.shape[0]) for band in plan.bands() for tile in band]
+    for start in range(0, len(work), max(1, plan.batch)):
+        some = work[start : start + max(1, plan.batch)]
+        batch = pad_to(torch.cat([_window(x[n : n + 1], tile, plan) for n, tile in some]), engine.traits)
+        y = checked(lambda batch: engine.run({"image": batch})["image"], engine.run_again, batch)
+        for (n, tile), one in zip(some, y, strict=True):
+            core, crop = tile.core.scaled(s), tile.core.within(tile.window).scaled(s)
+            out[n, :, core.top : core.bottom, core.left : core.right] = one[
+                :, crop.top : crop.bottom, crop.left : crop.right
+            ]
+    return out
+
+
+def _window(x: Tensor, tile: Tile, plan: Plan) -> Tensor:
+    """(1, C, H, W) -> (1, C, h, w): outside the picture it is mirrored, or wraps around."""
+    box = tile.window
+    rows = _indices(box.top, box.bottom, x.shape[2], plan.wrap, x.device)
+    columns = _indices(box.left, box.right, x.shape[3], plan.wrap, x.device)
+    return x.index_select(2, rows).index_select(3, columns)
+
+
+def _indices(start: int, stop: int, side: int, wrap: bool, device: torch.device) -> Tensor:
+    index = torch.arange(start, stop, device=device)
+    if wrap:
+        return index % side
+    folded = index.abs() % max(1, 2 * side - 2)
+    return torch.minimum(folded, 2 * side - 2 - folded).clamp(min=0)
+
+
+def _finished(y: Tensor, original: Tensor, size: tuple[int, int], settings: UpscaleSettings) -> Tensor:
+    """The steps of finish.py on whole tensors: size, keep-colour, strength."""
+    wrap = settings.wrap
+    if (y.shape[2], y.shape[3]) != size:
+        y = resize_tensor(y, size, kernel="lanczos", wrap=wrap)
+    if settings.keep_colour:
+        grid = (max(1, round(original.shape[2] / COLOUR_CELL)), max(1, round(original.shape[3] / COLOUR_CELL)))
+        shift = resize_tensor(original, grid, kernel="area") - resize_tensor(y, grid, kernel="area")
+        y = y + resize_tensor(_smoothed(shift, wrap=wrap), size, kernel="cubic", wrap=wrap)
+    if settings.strength < 1:
+        plain = resize_tensor(original, size, kernel="cubic", wrap=wrap)
+        y = plain + settings.strength * (y - plain)
+    return y
+
+
+def _smoothed(grid: Tensor, *, wrap: bool) -> Tensor:
+    """(N, C, h, w) -> same: the (1 2 1)/4 mean of neighbours, both ways."""
+    padded = torch.nn.functional.pad(grid, (1, 1, 1, 1), mode="circular" if wrap else "replicate")
+    rows = (padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]) / 4
+    return (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
