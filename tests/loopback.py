@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,19 @@ def wrong_part() -> Answer:
 
 def record_of(url: str | None, **changes: Any) -> Record:
     """A record of CONTENT at `url`."""
-    known = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "size": len(CONTENT)}
-    about = {"licence": "CC0-1.0", "source": "https://example.org/about", "summary": "random bytes"}
-    return Record(name="toy-x4", network="esrgan", scale=4, file="toy.pth", url=url, **(known | about | changes))
+    plain = Record(
+        name="toy-x4",
+        network="esrgan",
+        scale=4,
+        file="toy.pth",
+        url=url,
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        size=len(CONTENT),
+        licence="CC0-1.0",
+        source="https://example.org/about",
+        summary="random bytes",
+    )
+    return replace(plain, **changes)
 
 
 def get(record: Record, folder: Path, **changes: Any) -> Path:

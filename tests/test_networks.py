@@ -222,7 +222,13 @@ def test_batch_norm_without_its_counter_loads() -> None:
 FOREIGN = {
     "nothing": [],
     "another kind": ["encoder.0.weight", "encoder.0.bias"],
-    "EDSR": ["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight", "conv_last.bias"],
+    "EDSR": [
+        "conv_first.weight",
+        "body.0.conv1.weight",
+        "conv_after_body.weight",
+        "upsample.0.weight",
+        "conv_last.bias",
+    ],
     "a discriminator": ["conv0.weight", "conv0.bias", "conv1.weight_orig", "conv9.weight"],
     "a sequence with batch norm": [
         f"body.{place}.{part}" for place in (0, 1, 2, 3) for part in ("weight", "bias", "running_mean", "running_var")
@@ -273,7 +279,9 @@ def test_damaged_first_convolution_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_channels_that_make_no_whole_scale_are_refused() -> None:
     weights = weights_of(CASES[7]) | {"body.8.weight": torch.zeros(47, 8, 3, 3), "body.8.bias": torch.zeros(47)}
-    with pytest.raises(WeightsError, match="these compact weights cannot be used: 47 channels cannot be shuffled into 3"):
+    with pytest.raises(
+        WeightsError, match="these compact weights cannot be used: 47 channels cannot be shuffled into 3"
+    ):
         load_weights(weights)
 
 

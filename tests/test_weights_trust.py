@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,14 @@ def test_trust_needs_a_length_or_a_cut_would_be_pinned(server: Loopback, tmp_pat
     assert left_in(tmp_path) == set()
 
 
+def test_without_hash_and_version_a_cut_begins_anew(server: Loopback, tmp_path: Path) -> None:
+    server.tagged = False
+    server.answers = [loopback.good(until=0.5)]
+    record = record_of(server.url, sha256=None)
+    assert get(record, tmp_path, trust_first_use=True).read_bytes() == CONTENT
+    assert "range" not in server.requests[1]
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_list_of_trust_is_not_passed_over(tmp_path: Path, text: str) -> None:
     (tmp_path / PINS).write_text(text)
@@ -177,3 +187,25 @@ def test_a_server_without_end_is_left(server: Loopback, tmp_path: Path, monkeypa
 def test_no_try_at_all_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tries"):
         fetch(record_of(None), folder=tmp_path, tries=0)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command to make a certificate with")
+def test_a_certificate_is_verified(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    record = record_of(server.url.replace("http:", "https:"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    line = refusal(lambda: get(record, tmp_path / "cache"))
+    assert "certificate" in line
+    assert left_in(tmp_path / "cache") == set()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server.answers = [loopback.redirect(f"http://127.0.0.1:{server.server_port}/down")]
+    assert "which is not https" in refusal(lambda: get(record, tmp_path / "cache"))
+    assert get(record, tmp_path / "cache").read_bytes() == CONTENT

@@ -41,6 +41,10 @@ class Traits:
     """No output depends on an input farther away than this; None when every output depends on the whole picture."""
     overlap: int
     """How much is read around a tile's core by default; `radius` makes tiling exact."""
+    values_per_pixel: int = 1000
+    """Numbers held at once for each input pixel of a batch, at the peak: what memory planning goes by."""
+    operations: float = 0.0
+    """Multiplications per input pixel: what time estimates and benchmarks go by."""
     precisions: frozenset[str]
     """The precisions that this network's test row proves."""
     value_range: tuple[float, float] = (0.0, 1.0)

@@ -7,56 +7,63 @@ import numpy as np
 from PIL import Image
 
 from restorer.errors import MissingPackageError, PictureError
+from restorer.pipeline.colour import profile_for
 from restorer.pipeline.modes import Arrays, keyed_alpha
 from restorer.pipeline.picture_types import Pixels
 
-PNG_GREY, PNG_RGB, PNG_GREY_ALPHA, PNG_RGBA = 0, 2, 4, 6
+PNG_MODES = {2: "RGB", 4: "LA", 6: "RGBA"}  # by colour type; 16-bit grey alone is kept by Pillow
 PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,7})" * 3 + rb"\s")
 
 
-def png_depth(data: bytes) -> tuple[int, int]:
-    """(bits, colour type) as the PNG's header says."""
-    return data[24], data[25]
+def is_deep_png(data: bytes) -> bool:
+    """Whether a PNG's header says 16 bits, in colour or with alpha."""
+    return data[24] == 16 and data[25] in PNG_MODES
 
 
-def deep_png(data: bytes, image: Image.Image) -> Arrays:
+def avif_bits(data: bytes) -> int:
+    """Bits per sample as the AVIF's codec configuration says."""
+    at = data.find(b"av1C")
+    if at < 0 or at + 6 >= len(data) or not data[at + 6] & 0x40:
+        return 8
+    return 12 if data[at + 6] & 0x20 else 10
+
+
+def deep_png(data: bytes, image: Image.Image) -> tuple[str, Arrays]:
     """Decode a 16-bit PNG in colour or with alpha; `image` is Pillow's decoding of it, with the high bytes only.
 
     The two decoders must agree on every high byte: OpenCV alone would not say that a file is damaged.
     """
-    colour_type = png_depth(data)[1]
+    mode = PNG_MODES[data[25]]
     cv2 = _opencv()
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise PictureError("OpenCV cannot decode this 16-bit PNG; save it again, without interlacing") from error
+        raise PictureError("OpenCV cannot decode this 16-bit PNG; save it again") from error
     if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[:2] != (image.height, image.width):
         raise PictureError("OpenCV and Pillow decode this 16-bit PNG differently; save it again")
     pixels = np.ascontiguousarray(found[:, :, 2::-1])
-    alpha = np.ascontiguousarray(found[:, :, 3]) if colour_type in (PNG_GREY_ALPHA, PNG_RGBA) else None
+    alpha = None if mode == "RGB" else np.ascontiguousarray(found[:, :, 3])
     _check_high_bytes(pixels, alpha, np.asarray(image))
-    if colour_type == PNG_GREY_ALPHA:
+    if mode == "LA":
         pixels = np.ascontiguousarray(pixels[:, :, :1])
-    if colour_type == PNG_RGB and "transparency" in image.info:
+    if mode == "RGB" and "transparency" in image.info:
         alpha = keyed_alpha(pixels, image.info["transparency"], 16)
-    return Arrays(pixels, alpha, image.info.get("icc_profile"))
+    icc, notice = profile_for(image.info.get("icc_profile"), pixels.shape[2])
+    return mode, Arrays(pixels, alpha, icc, (notice,) if notice else ())
 
 
-def deep_pnm(data: bytes) -> tuple[Pixels, int] | None:
-    """(H, W, C) uint16 and the file's bits, for grey or RGB PNM of more than 8 bits; None for any other."""
-    size = pnm_size(data)
-    match = PNM_HEADER.match(data)
-    if size is None or match is None:
-        return None
+def deep_pnm(data: bytes) -> tuple[Pixels, int]:
+    """(H, W, C) uint16 and the file's bits, for grey or RGB PNM of more than 8 bits (`pnm_size` gives its size)."""
+    size, match = pnm_size(data), PNM_HEADER.match(data)
+    assert size is not None and match is not None
     peak = int(match[4])
-    channels = 3 if match[1] in b"36" else 1
-    shape = (*size, channels)
-    count = shape[0] * shape[1] * channels
+    shape = (*size, 3 if match[1] in b"36" else 1)
+    count = shape[0] * shape[1] * shape[2]
     body = memoryview(data)[match.end() :]
     if match[1] in b"56":
-        values = np.frombuffer(body[: 2 * count], ">u2").astype(np.uint32)
+        values = np.frombuffer(body[: min(2 * count, len(body) // 2 * 2)], ">u2").astype(np.uint32)
     else:
-        values = np.array(bytes(body).split(maxsplit=count)[:count], np.uint32)
+        values = np.array(bytes(body).split(maxsplit=count)[:count]).astype(np.uint32)
     if values.size < count:
         raise PictureError("the file ends before the picture does; get a new copy")
     if values.max() > peak:
@@ -83,7 +90,7 @@ def _check_high_bytes(pixels: Pixels, alpha: Pixels | None, shallow: Pixels) -> 
 
 def _opencv() -> ModuleType:
     try:
-        import cv2  # noqa: PLC0415  slow to import, and only needed here
+        import cv2  # slow to import, and only needed here
     except ImportError as error:
         raise MissingPackageError(
             f"16-bit PNG needs OpenCV, which does not load here ({error});"

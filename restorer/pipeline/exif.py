@@ -26,16 +26,10 @@ from restorer.pipeline.ifd import (
     tree_size,
     whole,
 )
+from restorer.pipeline.tags import TELLING, Tag
 
 PREFIX = b"Exif\0\0"
 LIMIT = 4 << 20
-WIDTH, HEIGHT, ORIENTATION, ACROSS, DOWN, UNIT = 256, 257, 274, 282, 283, 296
-EXIF, GPS, EXIF_WIDTH, EXIF_HEIGHT = 34665, 34853, 40962, 40963
-THUMBNAIL, THUMBNAIL_LENGTH = 513, 514
-# what a TIFF's own directory says about the photograph rather than about the file's layout
-TELLING = frozenset(
-    {270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, EXIF, GPS, 40091, 40092, 40093, 40094, 40095}
-)
 XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))([0-9])')
 
 
@@ -44,7 +38,7 @@ def orientation_of(exif: bytes, xmp: bytes) -> int:
     found: tuple[int, ...] = ()
     if exif:
         header = _header(exif)
-        found = integers(read_directory(exif, header, header.first).get(ORIENTATION), header.order)
+        found = integers(read_directory(exif, header, header.first).get(Tag.ORIENTATION), header.order)
     match = XMP_ORIENTATION.search(xmp)
     if not found and match:
         found = (int(match[2]),)
@@ -59,10 +53,16 @@ def density_of(exif: bytes) -> tuple[float, float] | None:
 
 def density_in(tree: Tree, order: str) -> tuple[float, float] | None:
     """Pixels per inch (across, down) of a directory; None without them or without a unit of length."""
-    across, down = rational(tree.get(ACROSS), order), rational(tree.get(DOWN), order)
-    unit = integers(tree.get(UNIT), order) or (2,)
+    across, down = rational(tree.get(Tag.ACROSS), order), rational(tree.get(Tag.DOWN), order)
+    unit = integers(tree.get(Tag.DENSITY_UNIT), order) or (2,)
     inch = {2: 1.0, 3: 2.54}.get(unit[0])
     return (across * inch, down * inch) if inch and across > 0 and down > 0 else None
+
+
+def density_fields(dpi: tuple[float, float], order: str) -> dict[int, Field]:
+    """The tags for pixels per inch (across, down)."""
+    across, down = (fraction(side, order) for side in dpi)
+    return {Tag.ACROSS: across, Tag.DOWN: down, Tag.DENSITY_UNIT: whole(SHORT, [2], order)}
 
 
 def upright(exif: bytes) -> bytes:
@@ -71,7 +71,7 @@ def upright(exif: bytes) -> bytes:
     places, after = entry_places(exif, header, header.first)
     exif = _without_thumbnail(exif, header, after)
     fields = read_directory(exif, header, header.first)
-    changes = {ORIENTATION: whole(SHORT, [1], header.order)} if ORIENTATION in fields else {}
+    changes: dict[int, Field] = {Tag.ORIENTATION: whole(SHORT, [1], header.order)} if Tag.ORIENTATION in fields else {}
     return _changed(exif, header, places, changes) if changes or after else exif
 
 
@@ -89,11 +89,12 @@ def resized(exif: bytes, *, size: tuple[int, int], dpi: tuple[float, float] | No
     header = _header(exif)
     places, _ = entry_places(exif, header, header.first)
     fields = read_directory(exif, header, header.first)
-    changes = {tag: whole(LONG, [side], header.order) for tag, side in _sides(size, WIDTH, HEIGHT) if tag in fields}
+    changes = {
+        tag: whole(LONG, [side], header.order) for tag, side in _sides(size, Tag.WIDTH, Tag.HEIGHT) if tag in fields
+    }
     if dpi is not None:
-        changes |= {ACROSS: fraction(dpi[0], header.order), DOWN: fraction(dpi[1], header.order)}
-        changes[UNIT] = whole(SHORT, [2], header.order)
-    exif = _resized_inside(exif, header, fields.get(EXIF), size)
+        changes |= density_fields(dpi, header.order)
+    exif = _resized_inside(exif, header, fields.get(Tag.EXIF), size)
     return _changed(exif, header, places, changes) if changes else exif
 
 
@@ -129,8 +130,8 @@ def _without_thumbnail(exif: bytes, header: Header, after: int) -> bytes:
         fields = read_directory(exif, header, after)
     except ValueError:
         return exif
-    start = integers(fields.get(THUMBNAIL), header.order)
-    length = integers(fields.get(THUMBNAIL_LENGTH), header.order)
+    start = integers(fields.get(Tag.THUMBNAIL), header.order)
+    length = integers(fields.get(Tag.THUMBNAIL_LENGTH), header.order)
     if not start or not length or start[0] < after or start[0] + length[0] > len(exif):
         return exif
     rest = exif[start[0] + length[0] :]
@@ -164,7 +165,7 @@ def _resized_inside(exif: bytes, header: Header, pointer: Field | None, size: tu
         places, _ = entry_places(exif, header, where[0])
     except ValueError:
         return exif
-    sides = dict(_sides(size, EXIF_WIDTH, EXIF_HEIGHT))
+    sides = dict(_sides(size, Tag.EXIF_WIDTH, Tag.EXIF_HEIGHT))
     patched = bytearray(exif)
     for place in places:
         (tag,) = struct.unpack_from(header.order + "H", exif, place)

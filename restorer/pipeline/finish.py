@@ -154,6 +154,8 @@ class Strength:
 
     def push(self, rows: Rows) -> None:
         plain = plain_rows(self._original, self._size, self._done, self._done + len(rows), wrap=self._wrap)
+        if self._original.dtype != np.float32:
+            plain = plain.clip(0, 1)    # what overshoots would be lost in the file
         self._done += len(rows)
         self._after.push(plain + self._strength * (rows - plain))
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
+from restorer.pipeline.tags import POINTERS
+
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 UNITS = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 MOST_NUMBERS = 1 << 20
-POINTERS = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 
 
 class Header(NamedTuple):
@@ -27,10 +28,10 @@ class Header(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One tag's value: `count` items of `kind`, as bytes."""
+    """One tag's value: `items` numbers or characters of `kind`, as bytes."""
 
     kind: int
-    count: int
+    items: int
     value: memoryview
 
 
@@ -99,9 +100,9 @@ def read_tree(data: bytes, header: Header, offset: int, *, depth: int = 3) -> Tr
 
 def integers(field: Field | Tree | None, order: str) -> tuple[int, ...]:
     """The whole numbers of a field; () where it holds none, or more than any picture needs."""
-    if not isinstance(field, Field) or field.kind not in INTEGERS or field.count > MOST_NUMBERS:
+    if not isinstance(field, Field) or field.kind not in INTEGERS or field.items > MOST_NUMBERS:
         return ()
-    return struct.unpack(f"{order}{field.count}{INTEGERS[field.kind]}", field.value)
+    return struct.unpack(f"{order}{field.items}{INTEGERS[field.kind]}", field.value)
 
 
 def rational(field: Field | Tree | None, order: str) -> float:
@@ -133,7 +134,7 @@ def swapped(tree: Tree) -> Tree:
         unit = UNITS.get(field.kind, 1)
         value = bytes(field.value)
         parts = [value[i : i + unit][::-1] for i in range(0, len(value), unit)]
-        turned[tag] = Field(field.kind, field.count, memoryview(b"".join(parts)))
+        turned[tag] = Field(field.kind, field.items, memoryview(b"".join(parts)))
     return turned
 
 
@@ -155,7 +156,7 @@ def directory_bytes(tree: Tree, header: Header, at: int, *, after: int = 0) -> b
             place = struct.pack(header.order + word, base + len(tail))
             tail += value
             value = place
-        entries += struct.pack(header.order + "HH" + word, tag, field.kind, field.count) + value.ljust(inline, b"\0")
+        entries += struct.pack(header.order + "HH" + word, tag, field.kind, field.items) + value.ljust(inline, b"\0")
     count = struct.pack(header.order + ("Q" if header.big else "H"), len(tree))
     return count + entries + struct.pack(header.order + word, after) + tail
 

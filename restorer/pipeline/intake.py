@@ -81,14 +81,16 @@ def naming(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise PictureError(f"{name}: not enough memory to decode it; give a smaller picture") from error
     except DECODE_ERRORS as error:
-        raise PictureError(f"{name}: cannot be decoded{_reason(error)}; the file is damaged, get a new copy") from error
+        cure = "damaged or of a rare kind; get a new copy, or convert it to PNG"
+        raise PictureError(f"{name}: cannot be decoded{_reason(error)}, {cure}") from error
 
 
 def _read_path(path: str | Path, name: str) -> bytes:
     try:
-        _check_kind(os.stat(path), name)
+        _check_kind(Path(path).stat(), name)
         # a FIFO that takes the file's place meanwhile must not block us
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
             _check_kind(os.fstat(file.fileno()), name)
             return file.read(LIMIT_BYTES + 1)
     except OSError as error:
@@ -108,7 +110,7 @@ def _check_kind(status: os.stat_result, name: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the decoder said, as the end of a sentence; "" where it said nothing that fits in one line."""
-    lines = str(error).split("\n")
-    text = shown(lines[0]).strip().rstrip(".")
-    return f" ({text[:120]})" if text and "<_io." not in text else ""
+    """What the decoder said, in brackets; "" where it said nothing that a user could use."""
+    text = shown(str(error).split("\n")[0]).strip().rstrip(".")
+    useful = isinstance(error, OSError | ValueError | SyntaxError | RuntimeError | Warning)
+    return f" ({text[:120]})" if useful and text and "<_io." not in text else ""

@@ -92,7 +92,7 @@ class Plan:
 
 def plan_tiles(size: tuple[int, int], traits: Traits, *, tile: int, batch_pixels: int = 1, wrap: bool = False) -> Plan:
     """(H, W) -> a plan whose cores are even and at most `tile` (0 is the whole picture) and whose windows are equal."""
-    overlap = _ceil_to(traits.overlap, traits.multiple_of)
+    overlap = traits.overlap
     rows, columns = (
         plan_spans(side, tile=tile, overlap=overlap, multiple=traits.multiple_of, wrap=wrap) for side in size
     )
@@ -112,6 +112,7 @@ def plan_spans(side: int, *, tile: int, overlap: int, multiple: int = 1, wrap: b
     >>> [span.keep for span in plan_spans(100, tile=64, overlap=8)]
     [(0, 50), (50, 100)]
     """
+    overlap = _ceil_to(overlap, multiple)
     count = 1 if tile == 0 else math.ceil(side / tile)
     edges = [_floor_to(round(i * side / count), multiple) for i in range(count)] + [side]
     core = max(stop - start for start, stop in zip(edges, edges[1:], strict=False))

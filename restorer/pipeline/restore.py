@@ -98,21 +98,16 @@ class Upscale:
         self.size_out = settings.output_size(self.size_in, traits.scale)
         self.passes = passes(self.size_in, self.size_out, traits.scale)
         self.tile = settings.tile if settings.tile is not None else engine_tile(engine)
+        self.batch_pixels = batch_pixels(on_cpu=engine.device.type == "cpu")
 
     def plans(self) -> list[Plan]:
         """One plan a pass, smallest picture first."""
         traits = self.engine.traits
-        sizes = [tuple(side * traits.scale**i for side in self.size_in) for i in range(self.passes)]
-        on_cpu = self.engine.device.type == "cpu"
+        height, width = self.size_in
+        sizes = [(height * traits.scale**i, width * traits.scale**i) for i in range(self.passes)]
+        wrap = self.settings.wrap
         return [
-            plan_tiles(
-                (size[0], size[1]),
-                traits,
-                tile=self.tile,
-                batch_pixels=batch_pixels(on_cpu=on_cpu),
-                wrap=self.settings.wrap,
-            )
-            for size in sizes
+            plan_tiles((h, w), traits, tile=self.tile, batch_pixels=self.batch_pixels, wrap=wrap) for h, w in sizes
         ]
 
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
@@ -121,8 +116,17 @@ class Upscale:
             try:
                 return self._run(open_rows(), progress)
             except OutOfMemoryError:
-                self.tile = smaller_tile(self.plans()[-1])
-                log.warning("not enough memory; begins again with tiles of %d pixels", self.tile)
+                self._shrink()
+
+    def _shrink(self) -> None:
+        """First one tile at a time, then smaller ones."""
+        plan = self.plans()[-1]
+        if plan.batch > 1:
+            self.batch_pixels = 1
+            log.warning("not enough memory; begins again with one tile at a time")
+            return
+        self.tile = smaller_tile(plan)
+        log.warning("not enough memory; begins again with tiles of %d pixels", self.tile)
 
     def _run(self, take: RowTaker, progress: Progress | None) -> None:
         plans = self.plans()

@@ -87,7 +87,7 @@ def _finished(y: Tensor, original: Tensor, size: tuple[int, int], settings: Upsc
         shift = resize_tensor(original, grid, kernel="area") - resize_tensor(y, grid, kernel="area")
         y = y + resize_tensor(_smoothed(shift, wrap=wrap), size, kernel="cubic", wrap=wrap)
     if settings.strength < 1:
-        plain = resize_tensor(original, size, kernel="cubic", wrap=wrap)
+        plain = resize_tensor(original, size, kernel="cubic", wrap=wrap).clamp(0, 1)
         y = plain + settings.strength * (y - plain)
     return y
 

@@ -73,9 +73,9 @@ def fetch(
 
 def cache_folder() -> Path:
     """Where downloaded weights are kept: $RESTORER_CACHE/weights, else restorer/weights in the user's cache folder."""
-    if chosen := os.environ.get("RESTORER_CACHE"):
-        return Path(chosen).expanduser() / "weights"
     try:
+        if chosen := os.environ.get("RESTORER_CACHE"):
+            return Path(chosen).expanduser() / "weights"
         return _user_cache() / "restorer" / "weights"
     except RuntimeError as error:
         raise WeightsError("this user has no home folder; set RESTORER_CACHE to a folder for weights") from error

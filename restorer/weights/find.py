@@ -4,6 +4,7 @@ A path; $RESTORER_WEIGHTS; the package's own files; the user's cache; a provider
 current folder is never searched: what lies there is used only when it is given as a path.
 """
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -62,6 +63,27 @@ def find_weights(
     if download and record.url and not is_offline():
         return _from_address(record, trust_first_use, progress)
     raise _nowhere(record, tried)
+
+
+def is_here(record: Record) -> str:
+    """The kind of place where the record's file lies, '' for nowhere; a glance that reads nothing, so not a promise."""
+    places = (
+        ("$RESTORER_WEIGHTS", _environment_folders()),
+        ("package", _package_folders()),
+        ("cache", [cache_folder()]),
+    )
+    for where, folders in places:
+        if any((folder / name).is_file() for folder in folders for name in _file_names(record)):
+            return where
+    return "provider" if record.provider is not None and locate_provider(record.provider) else ""
+
+
+def weights_digest(found: Found) -> str:
+    """A hash of the weights' bytes; of both files where they are a pair (ncnn)."""
+    path = found.path
+    pair = [path.with_suffix(".param"), path.with_suffix(".bin")] if path.suffix in {".param", ".bin"} else []
+    files = pair if pair and all(file.is_file() for file in pair) else [path]
+    return hashlib.sha256(" ".join(sha256_of(file) for file in files).encode()).hexdigest()
 
 
 def locate_provider(provider: Provider) -> Path | None:

@@ -135,7 +135,7 @@ def _activation(layer: Layer) -> tuple[str, Number | None] | None:
         return "prelu", None
     if layer.kind == "ReLU":
         slope = layer.params.get(0, 0.0)
-        return ("leakyrelu", slope) if isinstance(slope, float) and slope else ("relu", None)
+        return ("leakyrelu", slope) if isinstance(slope, Number) and slope else ("relu", None)
     if layer.kind == "Convolution" and layer.whole(9):
         kind = _FUSED.get(layer.whole(9), "unknown")
         numbers = layer.params.get(10, ())

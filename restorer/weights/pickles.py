@@ -19,7 +19,7 @@ from restorer.weights.tensors import NAME_LIMIT, check_naturals, check_shape, da
 
 PROGRAM_LIMIT = 64 * 2**20
 """Longest pickle program, in bytes."""
-STEP_LIMIT = 2_000_000
+STEP_LIMIT = 1_000_000
 """Most instructions of one program; a tensor takes about 30."""
 _INTEGER_LIMIT = 2**63
 
@@ -172,8 +172,11 @@ class _Maker:
 
 
 def _make_tensor(arguments: tuple[object, ...]) -> StoredTensor:
-    """Stand in for torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, grad, hooks[, metadata])."""
-    if len(arguments) not in {6, 7} or not isinstance(arguments[0], Storage):
+    """Stand in for torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, grad, hooks[, metadata]).
+
+    Before PyTorch 0.4 it was _rebuild_tensor(storage, offset, shape, strides).
+    """
+    if len(arguments) not in {4, 6, 7} or not isinstance(arguments[0], Storage):
         raise UnsafeWeightsError(f"describes a tensor that is no plain row of numbers; {_CURE}")
     if len(arguments) == 7 and arguments[6]:
         raise UnsafeWeightsError(f"has a tensor with a conjugate or negative flag; {_CURE}")
@@ -220,6 +223,7 @@ def _make_counter(arguments: tuple[object, ...]) -> dict[object, object]:
 _NAMES: dict[str, _Maker | torch.dtype] = {
     "collections.OrderedDict": _Maker(name="OrderedDict", make=_make_dict),
     "collections.Counter": _Maker(name="Counter", make=_make_counter),
+    "torch._utils._rebuild_tensor": _Maker(name="_rebuild_tensor", make=_make_tensor),
     "torch._utils._rebuild_tensor_v2": _Maker(name="_rebuild_tensor_v2", make=_make_tensor),
     "torch._utils._rebuild_parameter": _Maker(name="_rebuild_parameter", make=_make_parameter),
     "torch.BFloat16Storage": torch.bfloat16,
@@ -228,7 +232,6 @@ _NAMES: dict[str, _Maker | torch.dtype] = {
     "torch.DoubleStorage": torch.float64,
     "torch.FloatStorage": torch.float32,
     "torch.HalfStorage": torch.float16,
-    "torch.IntStorage": torch.int32,
     "torch.LongStorage": torch.int64,
 }
 """All that a file may name. Storages are kinds of numbers and cannot be called."""

@@ -2,7 +2,7 @@
 
 A file is eight bytes of header length, a JSON header, and the numbers. Files of ours say in their metadata what the
 network must know (`restorer.facts`) and the SHA-256 of everything (`restorer.sha256`: tensor name -> hash of kind,
-shape and bytes; "__metadata__" -> hash of the facts), so that a single wrong bit is refused.
+shape and bytes; "__metadata__" -> hash of the other metadata), so that a single wrong bit is refused.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from torch import Tensor
 from restorer.errors import WeightsError, WriteError
 from restorer.weights.tensors import COUNT_LIMIT, check_naturals, check_shape, check_weights, damaged, read_flat, shown
 
-HEADER_LIMIT = 16 * 2**20
+HEADER_LIMIT = 4 * 2**20
 """Longest header, in bytes; a tensor takes about 200."""
 _METADATA = "__metadata__"
 _FACTS = "restorer.facts"
@@ -76,8 +76,9 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[
     ordered = sorted(weights, key=lambda name: -weights[name].element_size())  # so that every tensor is aligned
     dense = {name: weights[name].detach().cpu().contiguous() for name in ordered}
     text = json.dumps(dict(facts), allow_nan=False, sort_keys=True)
-    hashes = {name: _hash(tensor) for name, tensor in dense.items()} | {_METADATA: _hash_text(text)}
-    header: dict[str, object] = {_METADATA: {"format": "pt", _FACTS: text, _HASHES: json.dumps(hashes)}}
+    metadata = {"format": "pt", _FACTS: text}
+    hashes = {name: _hash(tensor) for name, tensor in dense.items()} | {_METADATA: _hash_texts(metadata)}
+    header: dict[str, object] = {_METADATA: metadata | {_HASHES: json.dumps(hashes)}}
     at = 0
     for name, tensor in dense.items():
         stop = at + tensor.numel() * tensor.element_size()
@@ -85,7 +86,17 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[
         at = stop
     lead = json.dumps(header, separators=(",", ":")).encode()
     lead += b" " * (-len(lead) % 8)
+    if len(lead) > HEADER_LIMIT:
+        raise WeightsError(
+            f"cannot write {len(dense):,} tensors: their header would be longer than {HEADER_LIMIT:,} bytes"
+        )
     _write_whole(path, [len(lead).to_bytes(8, "little"), lead, *(_bytes(tensor) for tensor in dense.values())])
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """Hash names, kinds, shapes and values, whatever file and order they came in and whatever device they are on."""
+    dense = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
+    return _sha256(f"{name}\0{_hash(tensor)}\n".encode() for name, tensor in dense.items())
 
 
 def _parse(text: bytes) -> dict[str, object]:
@@ -153,7 +164,7 @@ def _check_hashes(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
     if _FACTS not in metadata or _HASHES not in metadata:
         raise damaged("its facts or its hashes are missing")
     hashes = _parse(metadata[_HASHES].encode())
-    if set(hashes) != {_METADATA, *weights} or hashes[_METADATA] != _hash_text(metadata[_FACTS]):
+    if set(hashes) != {_METADATA, *weights} or hashes[_METADATA] != _hash_texts(metadata):
         raise damaged("its hashes do not fit its header")
     for name, tensor in weights.items():
         if hashes[name] != _hash(tensor):
@@ -165,15 +176,15 @@ def _hash(tensor: Tensor) -> str:
     return _sha256([f"{_kind(tensor)}{list(tensor.shape)}".encode(), _bytes(tensor)])
 
 
-def _hash_text(text: str) -> str:
-    return _sha256([text.encode()])
+def _hash_texts(metadata: Mapping[str, str]) -> str:
+    return _sha256(f"{key}\0{metadata[key]}\0".encode() for key in sorted(metadata) if key != _HASHES)
 
 
 def _sha256(parts: Iterable[bytes | memoryview]) -> str:
-    digest = hashlib.sha256()
+    sha = hashlib.sha256()
     for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+        sha.update(part)
+    return sha.hexdigest()
 
 
 def _kind(tensor: Tensor) -> str:

@@ -25,8 +25,8 @@ _CHUNK = 2**20
 _TABLE_LIMIT = 32 * 2**20
 _SHARED_LIMIT = 8
 """Tensors may show their storages this many times over (tied weights)..."""
-_SHARED_SLACK = 64 * 2**20
-"""...and this many bytes more."""
+_SLACK = 64 * 2**20
+"""...and this many bytes more; so many bytes more than all storages may be copied, too."""
 _SMALL_MEMBERS = frozenset({"version", "byteorder", ".data/serialization_id", ".format_version", ".storage_alignment"})
 
 
@@ -54,17 +54,14 @@ def load_tensors(
     """Read the storages that the `wanted` tensors show, each once; contiguous tensors share them, others are copied."""
     storages = {stored.storage.key: stored.storage for stored in wanted.values()}
     room = sum(storage.count * storage.dtype.itemsize for storage in storages.values())
-    if (
-        sum(stored.size for stored in wanted.values()) > room * _SHARED_LIMIT + _SHARED_SLACK
-        or len(wanted) > COUNT_LIMIT
-    ):
+    if sum(stored.size for stored in wanted.values()) > room * _SHARED_LIMIT + _SLACK or len(wanted) > COUNT_LIMIT:
         raise WeightsError("has more tensors than its numbers account for; it is damaged or hostile")
     flats = {key: read_flat(file, at=places[key], count=s.count, dtype=s.dtype) for key, s in storages.items()}
     tensors = {}
     for name, stored in wanted.items():
         view = torch.as_strided(flats[stored.storage.key], stored.shape, stored.strides, stored.offset)
         room -= 0 if view.is_contiguous() else stored.size
-        if room < 0:
+        if room < -_SLACK:
             raise WeightsError(f"tensor '{shown(name)}' overlaps others; it is damaged or hostile")
         tensors[name] = view.contiguous()
     return tensors

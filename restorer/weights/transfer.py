@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from restorer.errors import DownloadError
 
@@ -123,6 +123,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = 5
     max_repeats = 5
 
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError as error:
+            fp.close()
+            raise DownloadError(f"{req.full_url} redirects to something that is not an address; refused") from error
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(  # noqa: PLR0917 -- the signature is urllib's
         self,
         req: urllib.request.Request,
@@ -154,8 +165,6 @@ def _ask(job: Transfer, start: int, validator: str) -> http.client.HTTPResponse:
         raise _refusal(job, answer.code) from answer
     except (OSError, http.client.HTTPException) as error:
         raise _failure(job, error) from error
-    except ValueError as error:
-        raise DownloadError(f"{job.url} redirects to something that is not an address; refused") from error
 
 
 def _refusal(job: Transfer, code: int) -> Exception:

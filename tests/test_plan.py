@@ -1,0 +1,81 @@
+"""Tiles: every pixel once, every window equal, never more read than the picture holds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restorer.errors import OutOfMemoryError
+from restorer.networks.spec import Traits
+from restorer.pipeline.plan import auto_tile, plan_spans, plan_tiles, smaller_tile
+
+SIDES = st.integers(1, 700)
+TILES = st.integers(32, 300)
+OVERLAPS = st.integers(0, 40)
+MULTIPLES = st.sampled_from([1, 2, 4])
+
+
+def traits(**changes) -> Traits:
+    return Traits(**{"radius": 8, "overlap": 8, "precisions": frozenset({"fp32"}), **changes})
+
+
+@given(SIDES, TILES, OVERLAPS, MULTIPLES)
+def test_cores_cover_a_side_exactly_once(side, tile, overlap, multiple):
+    spans = plan_spans(side, tile=tile, overlap=overlap, multiple=multiple)
+    assert [i for s in spans for i in range(*s.keep)] == list(range(side))
+
+
+@given(SIDES, TILES, OVERLAPS, MULTIPLES)
+def test_windows_are_equal_aligned_and_hold_their_core_with_overlap(side, tile, overlap, multiple):
+    spans = plan_spans(side, tile=tile, overlap=overlap, multiple=multiple)
+    padded = -(-side // multiple) * multiple
+    assert len({stop - start for start, stop in (s.read for s in spans)}) == 1
+    for (a, b), (start, stop) in ((s.keep, s.read) for s in spans):
+        assert start % multiple == 0
+        assert 0 <= start <= max(0, a - overlap)
+        assert min(side, b + overlap) <= stop <= padded
+
+
+@given(SIDES, TILES, MULTIPLES)
+def test_cores_are_even(side, tile, multiple):
+    cores = [b - a for a, b in (s.keep for s in plan_spans(side, tile=tile, overlap=8, multiple=multiple))]
+    assert max(cores) - min(cores) <= 2 * multiple - 1
+    assert max(cores) <= tile + multiple
+
+
+@given(SIDES, TILES, OVERLAPS)
+def test_wrapped_windows_always_hold_the_whole_overlap(side, tile, overlap):
+    for span in plan_spans(side, tile=tile, overlap=overlap, wrap=True):
+        assert span.read[0] == span.keep[0] - overlap
+        assert span.read[1] >= span.keep[1] + overlap
+
+
+def test_tile_zero_is_the_whole_picture():
+    plan = plan_tiles((123, 457), traits(), tile=0)
+    assert (plan.count, plan.window) == (1, (123, 457))
+
+
+def test_small_windows_share_a_batch_and_networks_that_mix_pictures_do_not():
+    assert plan_tiles((256, 256), traits(), tile=32, batch_pixels=128 * 128).batch == 7  # 128 * 128 / 48 / 48
+    assert plan_tiles((256, 256), traits(batch_of_one=True), tile=32, batch_pixels=128 * 128).batch == 1
+
+
+def test_a_tile_shrinks_by_halves_down_to_32_and_then_gives_up():
+    sides = []
+    tile = 200
+    with pytest.raises(OutOfMemoryError, match="32 pixels"):
+        while True:
+            tile = smaller_tile(plan_tiles((1000, 1000), traits(), tile=tile))
+            sides.append(tile)
+    assert sides == [100, 50, 32]
+
+
+def test_a_small_picture_shrinks_from_its_own_size():
+    assert smaller_tile(plan_tiles((90, 120), traits(), tile=1024)) == 60
+
+
+def test_automatic_tile_is_a_step_of_64_and_follows_total_memory_only():
+    few = auto_tile(traits(), bytes_per_value=4, memory_total=2**30, on_cpu=True)
+    many = auto_tile(traits(), bytes_per_value=4, memory_total=2**40, on_cpu=True)
+    assert few % 64 == many % 64 == 0
+    assert few <= many <= 2048
+    assert auto_tile(traits(), bytes_per_value=4, memory_total=2**20, on_cpu=True) == 64
