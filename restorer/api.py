@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, RowTaker
 from restorer.pipeline.tensors import restore_tensor
 from restorer.weights.find import find_weights
+from restorer.weights.records import partners
 from restorer.weights.read import read_checkpoint
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def open_model(
     """
     weights, known = _weights(name)
     if denoise is not None:
-        weights = _mixed(weights, _weights(_partner(name))[0], denoise)
+        one, other = partners(str(name))
+        strong, weak = (_weights(record.name)[0] for record in (one, other))
+        weights = _mixed(strong, weak, denoise)
     return load_weights(weights, facts={**known, **(facts or {})})
 
 
@@ -60,13 +62,6 @@ class Restorer:
             raise UsageError(f"{settings.model} is a '{loaded.spec.task}' network; this command takes 'upscale' ones")
         engine = open_engine(loaded, kind=settings.engine, device=settings.device, precision=settings.precision)
         return cls(engine, settings, loaded)
-
-    @cached_property
-    def weights_digest(self) -> str:
-        """A hash of the weights that run, however they were stored."""
-        from restorer.weights.read import digest
-
-        return digest(self.model.network.state_dict())
 
     def plan(self, picture: Picture) -> Upscale:
         """What would be done to a picture, or is about to be."""
@@ -152,13 +147,6 @@ def _weights(name: str | Path) -> tuple[StateDict, dict[str, object]]:
     checkpoint = read_checkpoint(found.path)
     record = found.record.facts if found.record is not None else {}
     return checkpoint.weights, {**record, **checkpoint.facts}
-
-
-def _partner(name: str | Path) -> str:
-    record = find_weights(name).record
-    if record is None or record.partner is None:
-        raise UsageError(f"--denoise needs a model that comes as a pair, such as realesr-general-x4v3; '{name}' does not")
-    return record.partner
 
 
 def _mixed(strong: StateDict, weak: StateDict, denoise: float) -> StateDict:

@@ -3,13 +3,14 @@
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from cases import CASES, random_batch
+from cases import random_batch
 from dialects import mid, oldest
 from PIL import Image
 from torch import Tensor, nn
@@ -152,7 +153,7 @@ class SilentCompact(nn.Module):
     def __init__(self, scale: int, make: Callable[[], nn.Module]) -> None:
         super().__init__()
         channels = [3, 8, 8, 8]
-        pairs = [[nn.Conv2d(a, b, 3, 1, 1), make()] for a, b in zip(channels, channels[1:], strict=False)]
+        pairs = [[nn.Conv2d(a, b, 3, 1, 1), make()] for a, b in pairwise(channels)]
         self.body = nn.Sequential(*(layer for pair in pairs for layer in pair), nn.Conv2d(8, 3 * scale**2, 3, 1, 1))
         self.scale = scale
 
@@ -257,7 +258,7 @@ class MSRResNet(nn.Module):
         for index, factor in enumerate(factors, start=1):
             name = f"upsample{index}.upsample_conv" if mmagic else f"upconv{index}"
             conv = nn.Conv2d(8, 8 * factor**2, 3, 1, 1)
-            self.add_module(name.split(".")[0], nn.Sequential(OrderedDict(upsample_conv=conv)) if mmagic else conv)
+            self.add_module(name.partition(".")[0], nn.Sequential(OrderedDict(upsample_conv=conv)) if mmagic else conv)
             self.ups.append((name, factor))
         self.conv_hr, self.conv_last = nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 3, 3, 1, 1)
 

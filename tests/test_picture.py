@@ -202,8 +202,9 @@ def test_deep_tiff_is_read_as_tifffile_wrote_it(number, samples, compression, pr
     values = np.random.default_rng(3).random((37, 53, samples))
     array = (values * 60000 if "u" in number else (values - 0.5) * 65000 if "i" in number else values * 3 - 1).astype(number)
     colours = 3 if samples > 2 else 1
+    stored = array[:, :, 0] if samples == 1 else array if planes == "contig" else np.moveaxis(array, -1, 0)
     data = tiff_of(
-        array if planes == "contig" else np.ascontiguousarray(np.moveaxis(array, -1, 0)),
+        np.ascontiguousarray(stored),
         photometric="rgb" if colours == 3 else "minisblack",
         byteorder=order,
         bigtiff=big,
@@ -237,7 +238,7 @@ def test_12_bit_grey_is_spread_over_16_bits():
 def test_colour_stored_multiplied_by_alpha_is_divided_again():
     array = np.array([[[10000, 20000, 0, 32768], [5, 6, 7, 0]]], np.uint16)
     picture = read_picture(tiff_of(array, photometric="rgb", extrasamples=["assocalpha"]))
-    assert picture.pixels[0, 0].tolist() == [19999, 39999, 0]  # 10000 * 65535 / 32768 = 19999.4
+    assert picture.pixels[0, 0].tolist() == [20000, 39999, 0]  # 10000 * 65535 / 32768 = 19999.7
     assert picture.alpha[0].tolist() == [32768, 0]
 
 
@@ -520,7 +521,8 @@ BOMBS = {
     "webp": b"RIFF" + struct.pack("<L", 22) + b"WEBPVP8X" + struct.pack("<L", 10) + b"\0\0\0\0" + b"\xfe\xff\0" * 2,
     "jpeg": b"\xff\xd8\xff\xc0\0\x11\x08" + SIDE * 2 + b"\3\1\x11\0\2\x11\0\3\x11\0\xff\xda\0\x0c\3\1\0\2\0\3\0\0\x3f\0\xff\xd9",
     "bmp": b"BM" + struct.pack("<LLLLllHHLLllLL", 58, 0, 54, 40, 65535, 65535, 1, 8, 1, 4, 0, 0, 1, 0) + bytes(8),
-    "png": png_of(b"\0", width=65535, height=1, depth=8, colour_type=0).replace(b"\0\0\0\1\x08\0", b"\0\0\xff\xff\x08\0"),
+    "png": b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">LLBBBBB", 65535, 65535, 1, 0, 0, 0, 0))
+    + png_chunk(b"IDAT", zlib.compress(bytes(9))),
     "tiff": b"II*\0\x08\0\0\0\5\0" + b"".join(
         struct.pack("<HHLL", t, 4, 1, v) for t, v in ((256, 65535), (257, 65535), (262, 1), (273, 8), (279, 8))
     ) + bytes(4),
@@ -538,13 +540,13 @@ def test_a_header_that_promises_too_much_is_refused_at_once(kind):
     begun = time.monotonic()
     message = refusal(BOMBS[kind], name="bomb")
     assert message.startswith("bomb: ")
-    assert "over the limit of 100" in message or "more pixels than Pillow" in message or kind == "png"
+    assert "over the limit of 100" in message or "more pixels than Pillow" in message
     assert time.monotonic() - begun < 2
 
 
 def test_the_limit_counts_pixels_and_can_be_moved():
     data = saved(Image.new("L", (20, 10)), "PNG")
-    assert "20 x 10 = 0 megapixels, over the limit" in refusal(data, limit_pixels=199)
+    assert "20 x 10 = 0.0 megapixels, over the limit" in refusal(data, limit_pixels=199)
     assert read_picture(data, limit_pixels=200).size == (10, 20)
 
 

@@ -11,6 +11,7 @@ from restorer.networks.layers import (
     ActivationName,
     Conv,
     activation,
+    check_slope,
     conv_shape,
     keys_like,
     ncnn_layers,
@@ -72,6 +73,8 @@ def traits(config: CompactConfig) -> Traits:
         out_channels=config.channels,
         radius=radius,
         overlap=radius,
+        values_per_pixel=max(2 * config.features, 3 * config.channels * config.scale**2),
+        operations=9 * config.features * (config.channels * (1 + config.scale**2) + config.convs * config.features),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )
 
@@ -97,6 +100,7 @@ def _told_activation(facts: Facts) -> ActivationName:
     if told == "relu":
         return "relu"
     if told == "leakyrelu":
+        check_slope(facts, 0.1)
         return "leakyrelu"
     if told is None:
         raise AmbiguousWeightsError(

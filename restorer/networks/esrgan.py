@@ -3,6 +3,7 @@
 Letters: N batch, C channels, H W sides of the input, h w sides inside (H / unshuffle), F features, G growth.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from restorer.networks.layers import (
     Conv,
     Rule,
+    check_slope,
     conv_shape,
     count_blocks,
     keys_like,
@@ -132,6 +134,7 @@ def _leaky(x: Tensor) -> Tensor:
 def traits(config: ESRGANConfig) -> Traits:
     """Each dense block reaches 5 pixels, the first and the body's last convolution 1 each, the end 2."""
     radius = config.unshuffle * (15 * config.blocks + 4)
+    grown = config.features * 4**config.upsamples
     return Traits(
         scale=config.scale,
         in_channels=config.in_channels,
@@ -139,12 +142,27 @@ def traits(config: ESRGANConfig) -> Traits:
         multiple_of=config.unshuffle,
         radius=radius,
         overlap=min(32, radius),
+        values_per_pixel=math.ceil(max(3 * grown, 5 * config.features + 8 * config.grow) / config.unshuffle**2),
+        operations=_operations(config),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )
 
 
+def _operations(config: ESRGANConfig) -> float:
+    """Multiplications per input pixel: those per pixel inside, over the input pixels that it stands for."""
+    features, grow = config.features, config.grow
+    dense = 9 * sum((features + i * grow) * grow for i in range(4)) + 9 * (features + 4 * grow) * features
+    dense += features * grow if config.conv1x1 else 0
+    same = 9 * features**2
+    first = 9 * config.in_channels * config.unshuffle**2 * features
+    ups = sum(same * 4**index for index in range(1, config.upsamples + 1))
+    end = 4**config.upsamples * (same + 9 * features * config.out_channels)
+    return (first + 3 * config.blocks * dense + same + ups + end) / config.unshuffle**2
+
+
 def read_config(weights: StateDict, facts: Facts) -> ESRGANConfig:
     """Recover the config from keys and shapes. 4 or 16 times the output's channels at the start are folded pixels."""
+    check_slope(facts, 0.2)
     features, first, _ = conv_shape(weights, "conv_first.weight")
     out_channels, _, _ = conv_shape(weights, "conv_last.weight")
     grow, _, _ = conv_shape(weights, "body.0.rdb1.conv1.weight")

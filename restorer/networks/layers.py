@@ -56,6 +56,13 @@ def activation(name: ActivationName, *, slopes: int = 1) -> nn.Module:
     return nn.ReLU() if name == "relu" else nn.LeakyReLU(0.1)
 
 
+def check_slope(facts: Facts, expected: float) -> None:
+    """Refuse weights whose file tells a slope below zero, as ncnn files do, that is not the network's."""
+    told = facts.get("slope", expected)
+    if not isinstance(told, int | float) or not math.isclose(told, expected, rel_tol=1e-4):
+        raise WeightsError(f"these weights were made for a slope of {told}, this network has {expected}; use others")
+
+
 def lower(network: nn.Module, *, dtype: torch.dtype, float_parts: Sequence[str] = ()) -> None:
     """Turn the convolutions of `network` to `dtype`, in place, except those inside `float_parts`."""
     kept = {id(module) for part in float_parts for module in network.get_submodule(part).modules()}

@@ -171,9 +171,8 @@ def _load(spec: NetworkSpec, weights: StateDict, facts: Facts) -> Model:
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     _check_keys(spec.name, weights, expected)
     _check_tensors(spec.name, weights, expected)
-    counters = {key: torch.tensor(0) for key in expected if key.endswith(_COUNTER)}
-    floats = {key: tensor if key in counters else tensor.detach().float() for key, tensor in weights.items()}
-    network.load_state_dict(counters | floats, assign=True)
+    floats = {key: tensor.detach().float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
+    network.load_state_dict(floats, assign=True)
     network.eval().requires_grad_(False)
     return Model(spec=spec, config=config, network=network, traits=traits, facts=dict(facts))
 

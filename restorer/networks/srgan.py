@@ -162,8 +162,20 @@ def traits(config: SRGANConfig) -> Traits:
         out_channels=config.channels,
         radius=radius,
         overlap=min(32, radius),
+        values_per_pixel=3 * config.features * config.scale**2,
+        operations=_operations(config, form),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )
+
+
+def _operations(config: SRGANConfig, form: Form) -> int:
+    """Multiplications per input pixel."""
+    same, end, area = 9 * config.features**2, form.ends**2 * config.channels * config.features, 1
+    total = end + same * (2 * config.blocks + (0 if form.body_end == "none" else 1))
+    for factor in config.shuffles:
+        total += area * same * factor**2
+        area *= factor**2
+    return total + area * (end + (same if form.output == "base" else 0))
 
 
 def read_config(weights: StateDict, facts: Facts) -> SRGANConfig:

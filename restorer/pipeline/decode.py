@@ -136,7 +136,7 @@ def _counted(picture: Picture, frames: int) -> Picture:
 def _check_total(pixels: int, limit: int) -> None:
     if pixels > limit:
         raise PictureError(
-            f"all frames together have {pixels / 1e6:.0f} megapixels, over the limit of {limit / 1e6:.0f};"
+            f"all frames together have {pixels / 1e6:,.1f} megapixels, over the limit of {limit / 1e6:,.0f};"
             " take fewer, or raise limit_total"
         )
 

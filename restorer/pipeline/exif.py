@@ -17,6 +17,7 @@ from restorer.pipeline.ifd import (
     entry_places,
     fraction,
     integers,
+    lost,
     rational,
     read_directory,
     read_header,
@@ -100,14 +101,15 @@ def resized(exif: bytes, *, size: tuple[int, int], dpi: tuple[float, float] | No
 
 def from_tiff(tree: Tree, order: str) -> bytes:
     """Gather what a TIFF's directory says about the photograph into a block of its own; b"" where it says nothing."""
-    telling: Tree = {tag: field for tag, field in tree.items() if tag in TELLING}
+    telling: Tree = {tag: field for tag, field in tree.items() if tag in TELLING and not lost(field)}
     return stream_bytes(telling, order) if telling and tree_size(telling) <= LIMIT else b""
 
 
 def for_tiff(exif: bytes) -> Tree:
     """The block's tags that a TIFF file carries in its own directory, in little-endian order."""
     header = _header(exif)
-    tree = {tag: field for tag, field in read_tree(exif, header, header.first).items() if tag in TELLING}
+    tree = read_tree(exif, header, header.first)
+    tree = {tag: field for tag, field in tree.items() if tag in TELLING and not lost(field)}
     return tree if header.order == "<" else swapped(tree)
 
 

@@ -242,7 +242,7 @@ class FolderRun:
             size=size,
             format=output_format(job, self._files),
             quality=self._files.quality,
-            before_rename=lambda whole: self._note(job, whole, begun),
+
         )
 
     def _note(self, job: Job, whole: Path, begun: float) -> None:
@@ -325,13 +325,13 @@ def spoken(seconds: float) -> str:
 
 def quicker(model: str) -> str:
     """The words that name a quicker model for the same task, where the table knows one."""
-    from restorer.weights.records import CHECKPOINTS, find_record
+    from restorer.weights.records import find_record
 
     record = find_record(model)
     if record is None or record.quicker is None:
         return ""
-    other = CHECKPOINTS[record.quicker]
-    return f"; --model {other.name} would be about {record.cost / other.cost:.0f} times quicker"
+    name, times = record.quicker
+    return f"; --model {name} would be about {times} times quicker"
 
 
 def make_folder(folder: Path) -> None:

@@ -83,7 +83,7 @@ def check_pixels(size: tuple[int, int], limit: int) -> None:
         raise PictureError(f"says it is {width} x {height} pixels; the file is damaged, get a new copy")
     if height * width > limit or max(size) > LIMIT_SIDE:
         raise PictureError(
-            f"is {width} x {height} = {height * width / 1e6:.0f} megapixels, over the limit of {limit / 1e6:.0f};"
+            f"is {width} x {height} = {height * width / 1e6:,.1f} megapixels, over the limit of {limit / 1e6:,.0f};"
             " make it smaller, or raise limit_pixels"
         )
 

@@ -67,7 +67,7 @@ def entry_places(data: bytes, header: Header, offset: int) -> tuple[list[int], i
 
 
 def read_directory(data: bytes, header: Header, offset: int) -> dict[int, Field]:
-    """Read one directory; a field that reaches past the end of the data is left out, as if it were not there."""
+    """Read one directory; a field that reaches past the end of the data comes empty, one of unknown kind not at all."""
     view = memoryview(data)
     fields: dict[int, Field] = {}
     inline = 8 if header.big else 4
@@ -78,8 +78,9 @@ def read_directory(data: bytes, header: Header, offset: int) -> dict[int, Field]
         start = place + struct.calcsize(form)
         if size > inline:
             (start,) = struct.unpack_from(header.order + ("Q" if header.big else "L"), data, start)
-        if size and start + size <= len(data):
-            fields.setdefault(tag, Field(kind, count, view[start : start + size]))
+        if size:
+            whole_field = Field(kind, count, view[start : start + size])
+            fields.setdefault(tag, whole_field if start + size <= len(data) else Field(kind, 0, view[:0]))
     return fields
 
 
@@ -107,7 +108,7 @@ def integers(field: Field | Tree | None, order: str) -> tuple[int, ...]:
 
 def rational(field: Field | Tree | None, order: str) -> float:
     """The first value of a field of fractions; 0.0 where it holds none."""
-    if not isinstance(field, Field) or field.kind != RATIONAL:
+    if not isinstance(field, Field) or field.kind != RATIONAL or not field.items:
         return 0.0
     over, under = struct.unpack_from(order + "LL", field.value)
     return over / under if under else 0.0
@@ -165,6 +166,11 @@ def stream_bytes(tree: Tree, order: str) -> bytes:
     """Write a whole small TIFF stream, as EXIF wants it: header and one directory."""
     mark = b"II" if order == "<" else b"MM"
     return mark + struct.pack(order + "HL", 42, 8) + directory_bytes(tree, Header(order, False, 8), 8)
+
+
+def lost(field: Field | Tree) -> bool:
+    """Whether a field's value was beyond the end of the data."""
+    return isinstance(field, Field) and not field.items
 
 
 def tree_size(tree: Tree) -> int:

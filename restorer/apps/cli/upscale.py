@@ -61,9 +61,11 @@ def run(
 ) -> int:
     """Plan, find the weights, read, and only then load torch; returns the exit status."""
     from restorer.weights.find import find_weights, weights_digest
+    from restorer.weights.records import partners
 
     jobs = plan_jobs(inputs, out, files)
-    weights = weights_digest(find_weights(settings.model))
+    names = [settings.model] if settings.denoise is None else [record.name for record in partners(settings.model)]
+    weights = "-".join(weights_digest(find_weights(name)) for name in names)
     from restorer.pipeline.folder import FolderRun
 
     def open_restorer() -> "Restorer":
