@@ -17,12 +17,16 @@ from restorer.networks.layers import (
     check_slope,
     conv_shape,
     count_blocks,
+    in_blocks,
     keys_like,
     ncnn_layers,
     rename_keys,
     rename_ncnn,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
+
+BODY_BLOCK, TAIL_BLOCK = 192, 48
+"""Sides of the blocks a processor works on at a time, in pixels inside: the measured best of 32 to 512."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,10 @@ class RRDB(nn.Module):
         self.rdb3 = DenseBlock(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=0.2)
+        y = x
+        for block in (self.rdb1, self.rdb2, self.rdb3):
+            y = in_blocks(block, y, radius=5, side=BODY_BLOCK)
+        return torch.add(x, y, alpha=0.2)
 
 
 class ESRGAN(nn.Module):
@@ -121,6 +128,10 @@ class ESRGAN(nn.Module):
             x = F.pixel_unshuffle(x, self.config.unshuffle)
         x = self.conv_first(x)  # (N, F, h, w)
         x = x + self.conv_body(self.body(x))
+        return in_blocks(self._enlarge, x, radius=2, side=TAIL_BLOCK, scale=2**self.config.upsamples)
+
+    def _enlarge(self, x: Tensor) -> Tensor:
+        """(N, F, h, w) -> (N, Cout, H, W): double the sides as often as asked, then paint."""
         for index in range(1, self.config.upsamples + 1):
             conv = self.get_submodule(f"conv_up{index}")
             x = _leaky(conv(F.interpolate(x, scale_factor=2, mode="nearest")))

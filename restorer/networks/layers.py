@@ -49,6 +49,39 @@ class PReLU(nn.PReLU):
         return F.prelu(x, self.weight.to(x.dtype))
 
 
+def in_blocks(
+    part: Callable[[Tensor], Tensor], x: Tensor, *, radius: int, side: int, scale: int = 1
+) -> Tensor:
+    """(N, C, H, W) -> what `part` makes of it, (N, C', scale*H, scale*W), computed in blocks that fit a processor's cache.
+
+    Each block of `side` pixels is read with `radius` more around it, which is all that `part` sees from a pixel, so
+    the result is the same as in one go. Where gradients, graphs or another device are involved, it is one go.
+    """
+    height, width = x.shape[-2:]
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling() or height * width <= side**2:
+        return part(x)
+    out: Tensor | None = None
+    for top, bottom in _cuts(height, side):
+        for left, right in _cuts(width, side):
+            up, across = max(0, top - radius), max(0, left - radius)
+            y = part(x[:, :, up : bottom + radius, across : right + radius])
+            if out is None:
+                shape = (x.shape[0], y.shape[1], scale * height, scale * width)
+                out = torch.empty(shape, dtype=y.dtype, memory_format=torch.channels_last)
+            rows = slice(scale * (top - up), scale * (bottom - up))
+            columns = slice(scale * (left - across), scale * (right - across))
+            out[:, :, scale * top : scale * bottom, scale * left : scale * right] = y[:, :, rows, columns]
+    assert out is not None
+    return out
+
+
+def _cuts(length: int, side: int) -> list[tuple[int, int]]:
+    """Even parts of at most `side`."""
+    count = -(-length // side)
+    edges = [length * i // count for i in range(count + 1)]
+    return list(zip(edges, edges[1:], strict=False))
+
+
 def activation(name: ActivationName, *, slopes: int = 1) -> nn.Module:
     """Make an activation; "leakyrelu" has BasicSR's slope of 0.1, and `slopes` is how many "prelu" learns."""
     if name == "prelu":

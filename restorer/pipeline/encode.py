@@ -79,6 +79,8 @@ class RowWriter:
 
     def write_rows(self, rows: Pixels) -> None:
         """(h, W, C), with one more channel where there is alpha, of the dtype that was announced."""
+        if not self._open:
+            raise ValueError("rows were given to a writer that is closed")
         width, samples = self.info.size[1], self.info.samples
         if rows.dtype != self.info.dtype or rows.shape[1:] != (width, samples) or len(rows) > self._left:
             want = f"at most {self._left} rows of {(width, samples)} {self.info.dtype}"

@@ -16,8 +16,8 @@ from restorer.pipeline.ifd import (
     directory_bytes,
     entry_places,
     fraction,
+    intact,
     integers,
-    lost,
     rational,
     read_directory,
     read_header,
@@ -101,7 +101,7 @@ def resized(exif: bytes, *, size: tuple[int, int], dpi: tuple[float, float] | No
 
 def from_tiff(tree: Tree, order: str) -> bytes:
     """Gather what a TIFF's directory says about the photograph into a block of its own; b"" where it says nothing."""
-    telling: Tree = {tag: field for tag, field in tree.items() if tag in TELLING and not lost(field)}
+    telling: Tree = {tag: field for tag, field in intact(tree).items() if tag in TELLING}
     return stream_bytes(telling, order) if telling and tree_size(telling) <= LIMIT else b""
 
 
@@ -109,7 +109,7 @@ def for_tiff(exif: bytes) -> Tree:
     """The block's tags that a TIFF file carries in its own directory, in little-endian order."""
     header = _header(exif)
     tree = read_tree(exif, header, header.first)
-    tree = {tag: field for tag, field in tree.items() if tag in TELLING and not lost(field)}
+    tree = {tag: field for tag, field in intact(tree).items() if tag in TELLING}
     return tree if header.order == "<" else swapped(tree)
 
 

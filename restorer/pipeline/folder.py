@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -168,7 +168,7 @@ class FolderRun:
             self._stamps[job.name] = stamp(job.source)
         source: Path | bytes = sys.stdin.buffer.read() if job.source is None else job.source
         picture = read_picture(source, limit_pixels=int(self._settings.max_megapixels_in * 1e6))
-        for notice in check_format(output_format(job, self._files), picture):
+        for notice in picture.source.notices:
             self._notice(job, notice)
         if picture.source.frames > 1:
             self._notice(job, f"has {picture.source.frames} frames or pages; only the first is used")
@@ -199,6 +199,10 @@ class FolderRun:
         self, job: Job, picture: Picture, restorer: "Restorer", writers: ThreadPoolExecutor
     ) -> tuple[Job, Output, Event]:
         work = restorer.plan(picture)
+        for notice in check_format(
+            output_format(job, self._files), replace(picture.info, size=work.size_out), quality=self._files.quality
+        ):
+            self._notice(job, notice)
         event = described(job, work, restorer)
         self._report({**event, "event": "plan"})
         self._estimate(float(str(event["estimated_seconds"])))
@@ -238,11 +242,10 @@ class FolderRun:
             make_folder(job.output.parent)
         return open_writer(
             target,
-            like=picture,
-            size=size,
+            like=replace(picture.info, size=size),
             format=output_format(job, self._files),
             quality=self._files.quality,
-
+            # HOOK
         )
 
     def _note(self, job: Job, whole: Path, begun: float) -> None:

@@ -95,7 +95,7 @@ def read_tree(data: bytes, header: Header, offset: int, *, depth: int = 3) -> Tr
         try:
             tree[tag] = read_tree(data, header, where[0], depth=depth - 1) if where and depth else {}
         except ValueError:
-            tree[tag] = {}  # a pointer to nowhere
+            tree[tag] = field._replace(items=0)  # a pointer to nowhere
     return tree
 
 
@@ -168,9 +168,10 @@ def stream_bytes(tree: Tree, order: str) -> bytes:
     return mark + struct.pack(order + "HL", 42, 8) + directory_bytes(tree, Header(order, False, 8), 8)
 
 
-def lost(field: Field | Tree) -> bool:
-    """Whether a field's value was beyond the end of the data."""
-    return isinstance(field, Field) and not field.items
+def intact(tree: Tree) -> Tree:
+    """The fields whose values, and the directories that they point to, were within the data."""
+    whole_tree = {tag: field if isinstance(field, Field) else intact(field) for tag, field in tree.items()}
+    return {tag: field for tag, field in whole_tree.items() if not isinstance(field, Field) or field.items}
 
 
 def tree_size(tree: Tree) -> int:

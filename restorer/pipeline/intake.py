@@ -63,7 +63,7 @@ def take_in(source: str | Path | bytes | BinaryIO, *, name: str = "") -> Taken:
         data = _read_path(source, name)
     else:
         name = name or "picture"
-        data = source if isinstance(source, bytes) else source.read(LIMIT_BYTES + 1)
+        data = source if isinstance(source, bytes) else _read_stream(source, name)
     if not data:
         raise PictureError(f"{name}: the file is empty; get a new copy")
     if len(data) > LIMIT_BYTES:
@@ -83,6 +83,13 @@ def naming(name: str) -> Iterator[None]:
     except DECODE_ERRORS as error:
         cure = "damaged or of a rare kind; get a new copy, or convert it to PNG"
         raise PictureError(f"{name}: cannot be decoded{_reason(error)}, {cure}") from error
+
+
+def _read_stream(stream: BinaryIO, name: str) -> bytes:
+    try:
+        return stream.read(LIMIT_BYTES + 1)
+    except (OSError, ValueError) as error:  # a broken pipe, a closed file
+        raise PictureError(f"{name}: cannot be read ({error}); check where it comes from") from error
 
 
 def _read_path(path: str | Path, name: str) -> bytes:

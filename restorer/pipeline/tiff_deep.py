@@ -34,6 +34,8 @@ NUMBERS = {
 }
 PIXELS_PER_BAND = 1 << 19
 HORIZONTAL, FLOATING = 2, 3
+WIDEST_TILE = 1 << 14
+MOST_BYTES = 1 << 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,10 @@ def read_layout(fields: dict[int, Field], header: Header, size: tuple[int, int])
     colours = 3 if photometric == 2 else 1
     if number is None or len(set(bits)) > 1 or len(set(kind)) > 1 or photometric > 2:
         return None
+    block = numbers(Tag.TILE_WIDTH, 0)[0] if Tag.TILES in fields else size[1]
     if numbers(Tag.COMPRESSION, 1)[0] not in LOSSLESS or not colours <= samples <= 16:
+        return None
+    if not 1 <= block <= max(size[1], WIDEST_TILE):
         return None
     extra = numbers(Tag.EXTRA_SAMPLES, 2 if samples == colours + 1 else 0)
     named = [i for i, meaning in enumerate(extra[: samples - colours]) if meaning in (1, 2)]
@@ -92,7 +97,7 @@ def read_layout(fields: dict[int, Field], header: Header, size: tuple[int, int])
         number=header.order + number,
         separate=numbers(Tag.PLANAR, 1)[0] == 2 and samples > 1,
         predictor=numbers(Tag.PREDICTOR, 1)[0],
-        block=max(1, numbers(Tag.TILE_WIDTH, size[1])[0]),
+        block=block,
         inverted=photometric == 0,
         alpha=colours + named[0] if named else 0,
         premultiplied=bool(named) and extra[named[0]] == 1,
@@ -105,8 +110,11 @@ def read_samples(data: bytes, header: Header, fields: dict[int, Field], layout: 
     Signed 16-bit samples are moved up by 32768, as TIFF's default range for them says. 32-bit whole numbers keep
     their values, and are refused where these do not fit in 16 bits: nothing is scaled by what a file happens to hold.
     """
-    planes = [_decompressed(data, header, fields, layout, plane) for plane in range(_planes(layout))]
     height, width = layout.size
+    needed = max(layout.colours, layout.alpha + 1) if layout.separate else 1
+    if layout.row_bytes * height * needed > MOST_BYTES:
+        raise PictureError(f"has over {MOST_BYTES >> 30} GiB of samples; make it smaller")
+    planes = [_decompressed(data, header, fields, layout, plane) for plane in range(needed)]
     dtype = np.float32 if "f" in layout.number else np.uint16
     pixels = np.empty((height, width, layout.colours), dtype)
     alpha = np.empty((height, width), dtype) if layout.alpha else None
@@ -123,10 +131,6 @@ def read_samples(data: bytes, header: Header, fields: dict[int, Field], layout: 
             colour = _unmultiplied(colour, band[:, :, layout.alpha :][:, :, :1]) if layout.premultiplied else colour
         pixels[top:bottom] = colour
     return pixels, alpha
-
-
-def _planes(layout: Layout) -> int:
-    return layout.samples if layout.separate else 1
 
 
 def _decompressed(data: bytes, header: Header, fields: dict[int, Field], layout: Layout, plane: int) -> Image.Image:
@@ -147,7 +151,7 @@ def _decompressed(data: bytes, header: Header, fields: dict[int, Field], layout:
     for tag in (Tag.STRIPS, Tag.STRIP_SIZES, Tag.TILES, Tag.TILE_SIZES):
         if tag in fields:
             numbers = integers(fields[tag], header.order)
-            share = len(numbers) // _planes(layout)
+            share = len(numbers) // (layout.samples if layout.separate else 1)
             tree[tag] = whole(LONG, numbers[plane * share : (plane + 1) * share], header.order)
     small = Header(header.order, False, len(data) + len(data) % 2)  # Pillow knows no big-endian BigTIFF
     mark = (b"II" if header.order == "<" else b"MM") + struct.pack(header.order + "HL", 42, small.first)

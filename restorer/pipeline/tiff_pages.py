@@ -9,7 +9,7 @@ from restorer.errors import PictureError
 from restorer.pipeline import exif as exif_block
 from restorer.pipeline.colour import profile_for
 from restorer.pipeline.header import check_pixels
-from restorer.pipeline.ifd import Field, Header, entry_places, integers, lost, read_directory, read_tree
+from restorer.pipeline.ifd import Field, Header, entry_places, intact, integers, read_directory, read_tree
 from restorer.pipeline.metadata import Metadata, finish_metadata
 from restorer.pipeline.modes import Arrays, to_arrays, turned
 from restorer.pipeline.picture_types import Picture, SourceInfo
@@ -65,12 +65,14 @@ def read_page(data: bytes, header: Header, offset: int, *, limit_pixels: int, fr
 def _metadata(data: bytes, header: Header, offset: int, fields: dict[int, Field]) -> Metadata:
     """Density, EXIF and XMP from the directory itself."""
     xmp = bytes(fields[Tag.XMP].value) if Tag.XMP in fields else b""
-    exif = exif_block.from_tiff(read_tree(data, header, offset), header.order)
+    tree = read_tree(data, header, offset)
+    exif = exif_block.from_tiff(tree, header.order)
     dpi = exif_block.density_in(dict(fields), header.order)
     stored = integers(fields.get(Tag.ORIENTATION), header.order) or (0,)
     orientation = stored[0] if 1 <= stored[0] <= 8 else None
     found = finish_metadata({}, exif, xmp, dpi, orientation=orientation)
-    if any(lost(field) for tag, field in fields.items() if tag in TELLING or tag == Tag.XMP):
+    told = {tag: field for tag, field in tree.items() if tag in TELLING or tag == Tag.XMP}
+    if intact(told) != told:
         found = found._replace(notices=(*found.notices, "some metadata was dropped: the file is damaged"))
     return found
 
@@ -97,6 +99,8 @@ def _shallow(data: bytes, header: Header, fields: dict[int, Field], size: tuple[
     allocate(image, (size[1], size[0]))
     mode = image.mode
     image.load()
+    if Tag.ICC in fields:
+        image.info["icc_profile"] = bytes(fields[Tag.ICC].value) or None
     arrays = to_arrays(image, bits=bits)
     if mode == "CMYK" and bits > 8:
         arrays = arrays._replace(notices=(*arrays.notices, f"{bits}-bit CMYK was read with 8 bits"))
