@@ -18,8 +18,8 @@ from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, RowTaker
 from restorer.pipeline.tensors import restore_tensor
 from restorer.weights.find import find_weights
-from restorer.weights.records import partners
 from restorer.weights.read import read_checkpoint
+from restorer.weights.records import partners
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 DEFAULTS = UpscaleSettings()
 
 
-def open_model(
-    name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None
-) -> Model:
+def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None) -> Model:
     """Find, read and recognise weights; with `denoise`, mix them with their partner's.
 
     `facts` say what weights cannot say about themselves, and win over the file's own.
@@ -97,7 +95,9 @@ class Restorer:
             return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
         if type(x).__module__.startswith("PIL."):
             return self._pil(x)
-        raise PictureError(f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path")
+        raise PictureError(
+            f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path"
+        )
 
     def _tensor(self, x: Tensor) -> Tensor:
         tile = self.settings.tile

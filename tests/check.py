@@ -23,7 +23,9 @@ def main() -> int:
     for check in (*CHECKS, ("pytest", "-m", marker, *arguments)):
         start = time.perf_counter()
         status = subprocess.run([sys.executable, "-m", *check], cwd=HERE, check=False).returncode
-        print(f"{'ok' if status == 0 else 'FAILED'}: {' '.join(check)} ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(
+            f"{'ok' if status == 0 else 'FAILED'}: {' '.join(check)} ({time.perf_counter() - start:.0f} s)", flush=True
+        )
         if status != 0:
             return status
     return 0

@@ -16,7 +16,7 @@ import tifffile
 from some_pictures import picture_of
 
 from restorer.errors import WriteError
-from restorer.pipeline import atomic, png, tiff
+from restorer.pipeline.codecs import atomic, png, tiff
 from restorer.pipeline.picture import open_writer, read_picture, write_picture
 
 
@@ -174,7 +174,7 @@ def run_python(code, *arguments):
 def test_a_killed_writer_leaves_no_name_and_its_temporary_file_is_swept(tmp_path):
     code = """if True:
         import sys, time
-        from restorer.pipeline.atomic import AtomicFile
+        from restorer.pipeline.codecs.atomic import AtomicFile
         output = AtomicFile(sys.argv[1])
         output.write(b"half")
         print("ready", flush=True)

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 from some_pictures import picture_of, written
 
 from restorer.errors import PictureError, UnknownNameError, UsageError
-from restorer.pipeline import ordered, png, tiff
+from restorer.pipeline.codecs import ordered, png, tiff
 from restorer.pipeline.picture import (
     Picture,
     PictureInfo,

@@ -117,9 +117,7 @@ def test_standard_input_and_output_are_named_by_a_dash(tmp_path):
     assert output_format(jobs.jobs[0], FileSettings(format="jpg")) == "JPEG"
 
 
-@pytest.mark.parametrize(
-    "bad", [{"format": "gif"}, {"quality": 0}, {"quality": 101}, {"suffix": "a/b"}]
-)
+@pytest.mark.parametrize("bad", [{"format": "gif"}, {"quality": 0}, {"quality": 101}, {"suffix": "a/b"}])
 def test_file_settings_refuse_by_name(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
         FileSettings(**bad)

@@ -119,7 +119,9 @@ def test_strength_zero_is_a_plain_resample_and_half_lies_between(dtype):
     pixels = noise(33, 47, dtype=dtype)
     peak = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
     plain = np.clip(resize(pixels, (132, 188)), 0 if dtype != np.float32 else -9, peak if dtype != np.float32 else 9)
-    none, half, full = (run(Picture(pixels=pixels), FakeEngine(), strength=s, tile=32).astype(float) for s in (0, 0.5, 1))
+    none, half, full = (
+        run(Picture(pixels=pixels), FakeEngine(), strength=s, tile=32).astype(float) for s in (0, 0.5, 1)
+    )
     assert np.abs(none - plain).max() <= (0.51 if dtype != np.float32 else 1e-5)
     assert np.abs(half - (none + full) / 2).max() <= (1.01 if dtype != np.float32 else 1e-4)
 
@@ -255,7 +257,9 @@ def test_blocks_outside_the_picture_are_mirrored():
     assert source.read(Box(0, -2, 1, 9))[0, :, 0].tolist() == [2, 1, 0, 1, 2, 3, 4, 5, 4, 3, 2]
 
 
-@pytest.mark.parametrize("wanted", [{}, {"scale": 3}, {"keep_colour": True}, {"strength": 0.4}, {"wrap": True}, {"scale": 6}])
+@pytest.mark.parametrize(
+    "wanted", [{}, {"scale": 3}, {"keep_colour": True}, {"strength": 0.4}, {"wrap": True}, {"scale": 6}]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tensors_take_the_same_way_as_pictures(wanted, channels):
     pixels = noise(48, 66, channels, np.float32) * np.float32(0.5) + np.float32(0.25)  # no overshoot leaves [0, 1]
@@ -275,7 +279,9 @@ def test_uint8_tensors_stay_uint8():
     assert torch.equal(y[:, :, ::4, ::4], x)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(3, 8, 8), torch.zeros(1, 2, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(3, 8, 8), torch.zeros(1, 2, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.int64)]
+)
 def test_tensors_of_another_kind_are_refused(bad):
     with pytest.raises(RestorerError, match="expected a tensor"):
         restore_tensor(bad, FakeEngine(), UpscaleSettings())

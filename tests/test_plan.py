@@ -1,12 +1,12 @@
 """Tiles: every pixel once, every window equal, never more read than the picture holds."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
-from restorer.pipeline.plan import auto_tile, plan_spans, plan_tiles, smaller_tile
+from restorer.pipeline.plan import plan_auto, plan_spans, plan_tiles, smaller_tile, window_pixels
 
 SIDES = st.integers(1, 700)
 TILES = st.integers(32, 300)
@@ -50,13 +50,13 @@ def test_wrapped_windows_always_hold_the_whole_overlap(side, tile, overlap):
 
 
 def test_tile_zero_is_the_whole_picture():
-    plan = plan_tiles((123, 457), traits(), tile=0)
+    plan = plan_tiles((123, 457), traits(), tile=(0, 0))
     assert (plan.count, plan.window) == (1, (123, 457))
 
 
 def test_small_windows_share_a_batch_and_networks_that_mix_pictures_do_not():
-    assert plan_tiles((256, 256), traits(), tile=32, batch_pixels=128 * 128).batch == 7  # 128 * 128 / 48 / 48
-    assert plan_tiles((256, 256), traits(batch_of_one=True), tile=32, batch_pixels=128 * 128).batch == 1
+    assert plan_tiles((256, 256), traits(), tile=(32, 32), batch_pixels=128 * 128).batch == 7  # 128 * 128 / 48 / 48
+    assert plan_tiles((256, 256), traits(batch_of_one=True), tile=(32, 32), batch_pixels=128 * 128).batch == 1
 
 
 def test_a_tile_shrinks_by_halves_down_to_32_and_then_gives_up():
@@ -64,18 +64,36 @@ def test_a_tile_shrinks_by_halves_down_to_32_and_then_gives_up():
     tile = 200
     with pytest.raises(OutOfMemoryError, match="32 pixels"):
         while True:
-            tile = smaller_tile(plan_tiles((1000, 1000), traits(), tile=tile))
+            tile = smaller_tile(plan_tiles((1000, 1000), traits(), tile=(tile, tile)))
             sides.append(tile)
     assert sides == [100, 50, 32]
 
 
 def test_a_small_picture_shrinks_from_its_own_size():
-    assert smaller_tile(plan_tiles((90, 120), traits(), tile=1024)) == 60
+    assert smaller_tile(plan_tiles((90, 120), traits(), tile=(1024, 1024))) == 60
 
 
-def test_automatic_tile_is_a_step_of_64_and_follows_total_memory_only():
-    few = auto_tile(traits(), bytes_per_value=4, memory_total=2**30, on_cpu=True)
-    many = auto_tile(traits(), bytes_per_value=4, memory_total=2**40, on_cpu=True)
-    assert few % 64 == many % 64 == 0
-    assert few <= many <= 2048
-    assert auto_tile(traits(), bytes_per_value=4, memory_total=2**20, on_cpu=True) == 64
+def test_the_largest_window_follows_total_memory_and_network_only():
+    few = window_pixels(traits(), memory_total=2**28, on_cpu=False)
+    many = window_pixels(traits(), memory_total=2**40, on_cpu=False)
+    assert few == 2**28 / 4 / 4000 // 64**2 * 64**2
+    assert many == 2048**2
+    assert window_pixels(traits(), memory_total=2**20, on_cpu=True) == 64**2
+    blocks = window_pixels(traits(values_in_blocks=100), memory_total=2**40, on_cpu=True)
+    assert blocks == 400_000_000 / 400 // 64**2 * 64**2
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 1500), st.integers(1, 1500), MULTIPLES)
+def test_an_automatic_plan_keeps_to_its_window_and_takes_one_tile_where_one_will_do(height, width, multiple):
+    plan = plan_auto((height, width), traits(multiple_of=multiple), window=128 * 128)
+    assert plan.window[0] * plan.window[1] <= 128 * 128
+    if (height + 4) * (width + 4) <= 128 * 128:
+        assert plan.count == 1
+
+
+def test_an_automatic_plan_reads_less_than_square_tiles_would():
+    size = (600, 100)
+    auto = plan_auto(size, traits(), window=128 * 128)
+    square = plan_tiles(size, traits(), tile=(112, 112))
+    assert auto.count * auto.window[0] * auto.window[1] <= square.count * square.window[0] * square.window[1]

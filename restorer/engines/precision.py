@@ -54,7 +54,9 @@ def choose_precision(name: str, device: torch.device, allowed: frozenset[str]) -
         if name != "fp32" and name not in allowed:
             raise UnsupportedError(f"this network is not proven in {name}; use --precision auto or fp32")
         if name == "fp16" and device.type == "cpu":
-            raise UnsupportedError("processors do not compute fp16 at a useful speed; use --precision auto, bf16 or fp32")
+            raise UnsupportedError(
+                "processors do not compute fp16 at a useful speed; use --precision auto, bf16 or fp32"
+            )
         return Choice(dtype=DTYPES[name], why=f"{name} was asked for")
     if device.type == "cuda":
         return _on_cuda(allowed)

@@ -154,6 +154,9 @@ def traits(config: ESRGANConfig) -> Traits:
         radius=radius,
         overlap=min(32, radius),
         values_per_pixel=math.ceil(max(3 * grown, 5 * config.features + 8 * config.grow) / config.unshuffle**2),
+        values_in_blocks=math.ceil(
+            (5 * config.features + config.out_channels * 4**config.upsamples) / config.unshuffle**2
+        ),
         operations=_operations(config),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )

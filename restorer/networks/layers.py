@@ -49,9 +49,7 @@ class PReLU(nn.PReLU):
         return F.prelu(x, self.weight.to(x.dtype))
 
 
-def in_blocks(
-    part: Callable[[Tensor], Tensor], x: Tensor, *, radius: int, side: int, scale: int = 1
-) -> Tensor:
+def in_blocks(part: Callable[[Tensor], Tensor], x: Tensor, *, radius: int, side: int, scale: int = 1) -> Tensor:
     """(N, C, H, W) -> what `part` makes of it, (N, C', scale*H, scale*W), computed in blocks that fit a processor's cache.
 
     Each block of `side` pixels is read with `radius` more around it, which is all that `part` sees from a pixel, so

@@ -43,6 +43,8 @@ class Traits:
     """How much is read around a tile's core by default; `radius` makes tiling exact."""
     values_per_pixel: int = 1000
     """Numbers held at once for each input pixel of a batch, at the peak: what memory planning goes by."""
+    values_in_blocks: int | None = None
+    """The same on a processor, for a network that works in blocks there; None where it does not."""
     operations: float = 0.0
     """Multiplications per input pixel: what time estimates and benchmarks go by."""
     precisions: frozenset[str]

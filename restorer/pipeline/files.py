@@ -9,7 +9,27 @@ from pathlib import Path
 from restorer.errors import PictureError, UsageError
 
 READABLE = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .avif .avifs .ppm .pgm .pbm .pnm".split()
+    [
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".avifs",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ]
 )
 """Suffixes that a folder is searched for; what a file really is, its content says."""
 WRITABLE = {
@@ -17,7 +37,15 @@ WRITABLE = {
     ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF",
 }  # fmt: skip
 """Suffix of an output -> its format."""
-SUFFIXES = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "tif": ".tif", "avif": ".avif"}
+SUFFIXES = {
+    "png": ".png",
+    "jpeg": ".jpg",
+    "jpg": ".jpg",
+    "webp": ".webp",
+    "tiff": ".tif",
+    "tif": ".tif",
+    "avif": ".avif",
+}
 """Name of a format, as --format takes it -> suffix."""
 
 
@@ -187,5 +215,3 @@ def _output_name(name: str, files: FileSettings, *, keep: bool) -> str:
         suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
     stem = path.name if keep else path.stem
     return path.with_name(f"{stem}{files.suffix}{suffix}").as_posix()
-
-

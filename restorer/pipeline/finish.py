@@ -155,7 +155,7 @@ class Strength:
     def push(self, rows: Rows) -> None:
         plain = plain_rows(self._original, self._size, self._done, self._done + len(rows), wrap=self._wrap)
         if self._original.dtype != np.float32:
-            plain = plain.clip(0, 1)    # what overshoots would be lost in the file
+            plain = plain.clip(0, 1)  # what overshoots would be lost in the file
         self._done += len(rows)
         self._after.push(plain + self._strength * (rows - plain))
 
@@ -257,4 +257,3 @@ def _smoothed(grid: Rows, *, wrap: bool) -> Rows:
         low, mid, high = (np.take(padded, range(i, i + grid.shape[axis]), axis) for i in range(3))
         grid = (low + 2 * mid + high) / 4
     return grid
-

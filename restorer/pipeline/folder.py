@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from restorer.errors import RestorerError, WriteError
-from restorer.pipeline.encode import RowWriter, check_format, open_writer
+from restorer.pipeline.codecs.atomic import sweep
+from restorer.pipeline.codecs.encode import RowWriter, check_format, open_writer
 from restorer.pipeline.files import FileSettings, Job, Jobs, output_format
 from restorer.pipeline.journal import Entry, Journal, sha256, stamp
 from restorer.pipeline.picture import Picture, read_picture
@@ -118,6 +119,9 @@ class FolderRun:
 
     def run(self) -> Summary:
         """Every job ends as done, skipped or failed, and is reported; a full disk ends the run."""
+        if self._jobs.folder is not None:
+            for folder in {job.output.parent for job in self._jobs.jobs if job.output is not None}:
+                sweep(folder)
         todo = [job for job in self._jobs.jobs if not self._is_done(job)]
         with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
             try:
@@ -222,7 +226,7 @@ class FolderRun:
             for output in outputs:
                 output.abort()
             raise
-        return job, outputs[0], {**event, "tile": work.tile, "event": "result"}
+        return job, outputs[0], {**event, "tile": list(work.plans()[-1].tile), "event": "result"}
 
     def _estimate(self, seconds: float) -> None:
         """Before a long run: how long it will be, taking every picture for one like the first."""
@@ -231,7 +235,13 @@ class FolderRun:
             return
         self._estimated = True
         more = f" for {count} pictures like the first" if count > 1 else ""
-        self._report({"event": "estimate", "seconds": seconds * count, "reason": f"takes about {spoken(seconds * count)}{more}{quicker(self._settings.model)}"})
+        self._report(
+            {
+                "event": "estimate",
+                "seconds": seconds * count,
+                "reason": f"takes about {spoken(seconds * count)}{more}{quicker(self._settings.model)}",
+            }
+        )
 
     def _progress(self, job: Job, done: int, total: int) -> None:
         self._report({"event": "progress", "input": job.label, "done": done, "total": total})
@@ -245,7 +255,7 @@ class FolderRun:
             like=replace(picture.info, size=size),
             format=output_format(job, self._files),
             quality=self._files.quality,
-            # HOOK
+            before_rename=lambda whole: self._note(job, whole, begun),
         )
 
     def _note(self, job: Job, whole: Path, begun: float) -> None:
@@ -286,12 +296,20 @@ class FolderRun:
         if self._journal is not None and job.source is not None and not _is_full(error):
             self._journal.add(
                 Entry(
-                    input=str(job.source), output=job.name, input_sha256="", input_stamp=(0, 0),
-                    settings=self._settings_hash, weights=self._weights, state="failed", reason=reason,
+                    input=str(job.source),
+                    output=job.name,
+                    input_sha256="",
+                    input_stamp=(0, 0),
+                    settings=self._settings_hash,
+                    weights=self._weights,
+                    state="failed",
+                    reason=reason,
                 )  # fmt: skip
             )
         if _is_full(error) and len(self._jobs.jobs) > 1:
-            raise WriteError(f"the disk is full; {self._done} pictures are whole, run again when there is room") from error
+            raise WriteError(
+                f"the disk is full; {self._done} pictures are whole, run again when there is room"
+            ) from error
 
 
 def described(job: Job, work: "object", restorer: "Restorer") -> Event:
@@ -311,7 +329,7 @@ def described(job: Job, work: "object", restorer: "Restorer") -> Event:
         "size_in": [work.size_in[1], work.size_in[0]],
         "size_out": [work.size_out[1], work.size_out[0]],
         "passes": work.passes,
-        "tile": work.tile,
+        "tile": list(plan.tile),
         "tiles": plan.count,
         "estimated_seconds": round(pixels / max(1.0, restorer.engine.pixels_per_second), 1),
     }

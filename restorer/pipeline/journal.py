@@ -57,7 +57,9 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as e:
-            raise WriteError(f"{self.path}: cannot be written ({e.strerror}); make room or choose another folder") from e
+            raise WriteError(
+                f"{self.path}: cannot be written ({e.strerror}); make room or choose another folder"
+            ) from e
         self._entries[entry.output] = entry
 
     def knows(self, name: str) -> bool:

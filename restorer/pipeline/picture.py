@@ -4,8 +4,8 @@
 profile, density and metadata. The work is in decode.py and encode.py.
 """
 
-from restorer.pipeline.decode import read_frames, read_picture
-from restorer.pipeline.encode import RowWriter, check_format, format_for, open_writer, write_picture
+from restorer.pipeline.codecs.decode import read_frames, read_picture
+from restorer.pipeline.codecs.encode import RowWriter, check_format, format_for, open_writer, write_picture
 from restorer.pipeline.picture_types import PEAKS, Frame, Picture, PictureInfo, Pixels, SourceInfo
 
 __all__ = [

@@ -5,14 +5,16 @@ Letters: H W sides of the picture, h w sides of a window, all in input pixels.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
 from restorer.pipeline.settings import SMALLEST_TILE
 
-CPU_BUDGET = 700_000_000
-"""Bytes of activations that one batch of tiles may take on a processor: past this, larger tiles stop paying."""
+CPU_BUDGET = 400_000_000
+"""Bytes that one batch of tiles may take on a processor: past this, larger tiles stop paying."""
+LARGEST_WINDOW = 2048**2
 MEMORY_SHARE = 1 / 4
 """Share of a device's total memory that one batch of tiles may take."""
 TILE_STEP = 64
@@ -68,9 +70,8 @@ class Plan:
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
     overlap: int
-    tile: int
-    """Side of the largest core."""
     batch: int
+    """Tiles that the network gets at once."""
     wrap: bool = False
 
     @property
@@ -78,6 +79,12 @@ class Plan:
         """(h, w) of every window."""
         row, column = self.rows[0].read, self.columns[0].read
         return row[1] - row[0], column[1] - column[0]
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(height, width) of the largest core."""
+        rows, columns = (max(span.keep[1] - span.keep[0] for span in spans) for spans in (self.rows, self.columns))
+        return rows, columns
 
     @property
     def count(self) -> int:
@@ -90,18 +97,20 @@ class Plan:
             yield [_tile(row, column) for column in self.columns]
 
 
-def plan_tiles(size: tuple[int, int], traits: Traits, *, tile: int, batch_pixels: int = 1, wrap: bool = False) -> Plan:
-    """(H, W) -> a plan whose cores are even and at most `tile` (0 is the whole picture) and whose windows are equal."""
-    overlap = traits.overlap
+def plan_tiles(
+    size: tuple[int, int], traits: Traits, *, tile: tuple[int, int], batch_pixels: int = 1, wrap: bool = False
+) -> Plan:
+    """(H, W) -> a plan whose cores are even, at most `tile` (h, w; 0 is the whole side), and whose windows are equal."""
     rows, columns = (
-        plan_spans(side, tile=tile, overlap=overlap, multiple=traits.multiple_of, wrap=wrap) for side in size
+        plan_spans(side, tile=most, overlap=traits.overlap, multiple=traits.multiple_of, wrap=wrap)
+        for side, most in zip(size, tile, strict=True)
     )
-    plan = Plan(size=size, rows=rows, columns=columns, overlap=overlap, tile=tile, batch=1, wrap=wrap)
+    plan = Plan(size=size, rows=rows, columns=columns, overlap=traits.overlap, batch=1, wrap=wrap)
     h, w = plan.window
-    batch = 1 if traits.batch_of_one else max(1, min(plan.count, batch_pixels // (h * w), 16))
-    return Plan(size=size, rows=rows, columns=columns, overlap=overlap, tile=tile, batch=batch, wrap=wrap)
+    return plan if traits.batch_of_one else replace(plan, batch=max(1, min(plan.count, batch_pixels // (h * w), 16)))
 
 
+@lru_cache(maxsize=1024)
 def plan_spans(side: int, *, tile: int, overlap: int, multiple: int = 1, wrap: bool = False) -> tuple[Span, ...]:
     """Cover `side` with even cores of at most `tile`, each read through a window of one common length.
 
@@ -128,14 +137,24 @@ def plan_spans(side: int, *, tile: int, overlap: int, multiple: int = 1, wrap: b
     )
 
 
-def auto_tile(traits: Traits, *, bytes_per_value: int, memory_total: int, on_cpu: bool) -> int:
-    """Choose the core's side from facts that do not change between runs: network, precision, total memory."""
-    budget = memory_total * MEMORY_SHARE if memory_total else CPU_BUDGET    # 0: the system does not tell
-    if on_cpu:
-        budget = min(budget, CPU_BUDGET)
-    window = math.isqrt(int(budget / (traits.values_per_pixel * bytes_per_value)))
-    core = window - 2 * traits.overlap
-    return max(TILE_STEP, min(2048, _floor_to(core, TILE_STEP)))
+@lru_cache(maxsize=64)
+def plan_auto(size: tuple[int, int], traits: Traits, *, window: int, batch_pixels: int = 1, wrap: bool = False) -> Plan:
+    """(H, W) -> the plan that reads the fewest pixels through windows of at most `window` pixels each."""
+    grids = [_finest_tile(size, traits, rows, window, wrap=wrap) for rows in range(1, -(-size[0] // TILE_STEP) + 1)]
+    fitting = [(_read_pixels(size, traits, tile, wrap=wrap), tile) for tile in grids if tile is not None]
+    tile = min(fitting)[1] if fitting else (TILE_STEP, TILE_STEP)
+    return plan_tiles(size, traits, tile=tile, batch_pixels=batch_pixels, wrap=wrap)
+
+
+def window_pixels(traits: Traits, *, memory_total: int, on_cpu: bool) -> int:
+    """How many input pixels one window may hold: a fact of network and total memory, so that it never changes.
+
+    On a processor less pays better; 0 bytes of memory means that the system does not tell.
+    """
+    values = traits.values_in_blocks if on_cpu and traits.values_in_blocks else traits.values_per_pixel
+    budget = memory_total * MEMORY_SHARE if memory_total else CPU_BUDGET
+    pixels = (min(budget, CPU_BUDGET) if on_cpu else budget) / (4 * values)
+    return max(TILE_STEP**2, min(LARGEST_WINDOW, _floor_to(int(pixels), TILE_STEP**2)))
 
 
 def batch_pixels(*, on_cpu: bool) -> int:
@@ -145,13 +164,31 @@ def batch_pixels(*, on_cpu: bool) -> int:
 
 def smaller_tile(plan: Plan) -> int:
     """The next tile to try after a memory error; gives up under 32 pixels."""
-    core = max(max(s.keep[1] - s.keep[0] for s in spans) for spans in (plan.rows, plan.columns))
+    core = max(plan.tile)
     if core <= SMALLEST_TILE:
         raise OutOfMemoryError(
             f"not enough memory even for tiles of {SMALLEST_TILE} pixels; close other programs, "
             "or choose a smaller model or another device"
         )
     return max(SMALLEST_TILE, core // 2)
+
+
+def _finest_tile(
+    size: tuple[int, int], traits: Traits, rows: int, window: int, *, wrap: bool
+) -> tuple[int, int] | None:
+    """The widest tile of `rows` rows of tiles whose window has at most `window` pixels; None where none has."""
+    height = -(-size[0] // rows)
+    for columns in range(1, -(-size[1] // TILE_STEP) + 1):
+        tile = height, -(-size[1] // columns)
+        h, w = plan_tiles(size, traits, tile=tile, wrap=wrap).window
+        if h * w <= window:
+            return tile
+    return None
+
+
+def _read_pixels(size: tuple[int, int], traits: Traits, tile: tuple[int, int], *, wrap: bool) -> int:
+    plan = plan_tiles(size, traits, tile=tile, wrap=wrap)
+    return plan.count * plan.window[0] * plan.window[1]
 
 
 def _tile(row: Span, column: Span) -> Tile:

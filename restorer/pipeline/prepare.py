@@ -17,7 +17,7 @@ def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) ->
     array = np.stack([np.ascontiguousarray(block) for block in blocks])
     peak = PEAKS[array.dtype.name]
     if array.dtype == np.uint16:
-        array = array.astype(np.float32)    # torch has few operations on uint16
+        array = array.astype(np.float32)  # torch has few operations on uint16
     x = torch.from_numpy(array).to(device).permute(0, 3, 1, 2).to(torch.float32)
     x = x.div_(peak) if peak != 1 else x.clamp(0, 1)
     if x.shape[1] == 1 and channels == 3:

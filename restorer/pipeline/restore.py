@@ -13,7 +13,7 @@ from restorer.networks.spec import Traits
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
 from restorer.pipeline.picture import Picture
-from restorer.pipeline.plan import Box, Plan, Tile, auto_tile, batch_pixels, plan_tiles, smaller_tile
+from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_auto, plan_tiles, smaller_tile, window_pixels
 from restorer.pipeline.prepare import pad_to, to_batch
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
@@ -24,7 +24,9 @@ Progress = Callable[[int, int], None]
 """Called with network input pixels done and in all, over every pass of one picture."""
 
 
-def restore(source: Source, plan: Plan, engine: Engine, sink: BandSink, *, dtype: np.dtype[np.generic]) -> Iterator[int]:
+def restore(
+    source: Source, plan: Plan, engine: Engine, sink: BandSink, *, dtype: np.dtype[np.generic]
+) -> Iterator[int]:
     """Walk the plan; yields the input pixels done after each batch of tiles. The network sees one batch at a time."""
     for band in plan.bands():
         for start in range(0, len(band), plan.batch):
@@ -34,9 +36,7 @@ def restore(source: Source, plan: Plan, engine: Engine, sink: BandSink, *, dtype
             yield sum(tile.core.size[0] * tile.core.size[1] for tile in tiles)
 
 
-def run_tiles(
-    source: Source, tiles: Sequence[Tile], engine: Engine, *, dtype: np.dtype[np.generic]
-) -> list[Block]:
+def run_tiles(source: Source, tiles: Sequence[Tile], engine: Engine, *, dtype: np.dtype[np.generic]) -> list[Block]:
     """Tiles -> their cores as (s*h, s*w, C[+1]) in `dtype`."""
     blocks = [source.read(tile.window) for tile in tiles]
     colour = _through(engine, [block[:, :, : source.channels] for block in blocks])
@@ -97,7 +97,7 @@ class Upscale:
         self.size_in = picture.pixels.shape[0], picture.pixels.shape[1]
         self.size_out = settings.output_size(self.size_in, traits.scale)
         self.passes = passes(self.size_in, self.size_out, traits.scale)
-        self.tile = settings.tile if settings.tile is not None else engine_tile(engine)
+        self.tile = settings.tile
         self.batch_pixels = batch_pixels(on_cpu=engine.device.type == "cpu")
 
     def plans(self) -> list[Plan]:
@@ -105,10 +105,7 @@ class Upscale:
         traits = self.engine.traits
         height, width = self.size_in
         sizes = [(height * traits.scale**i, width * traits.scale**i) for i in range(self.passes)]
-        wrap = self.settings.wrap
-        return [
-            plan_tiles((h, w), traits, tile=self.tile, batch_pixels=self.batch_pixels, wrap=wrap) for h, w in sizes
-        ]
+        return [engine_plan(size, self.engine, self.tile, self.batch_pixels, wrap=self.settings.wrap) for size in sizes]
 
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Send finished rows to what `open_rows` gives; after a memory error begin anew with smaller tiles."""
@@ -155,14 +152,12 @@ class Upscale:
                 source = PictureSource(_picture(between.array, source.has_alpha), wrap=self.settings.wrap)
 
 
-def engine_tile(engine: Engine) -> int:
-    """The tile that `tile=None` stands for."""
-    return auto_tile(
-        engine.traits,
-        bytes_per_value=2 if engine.dtype in (torch.float16, torch.bfloat16) else 4,
-        memory_total=engine.memory_total,
-        on_cpu=engine.device.type == "cpu",
-    )
+def engine_plan(size: tuple[int, int], engine: Engine, tile: int | None, batch_pixels: int, *, wrap: bool) -> Plan:
+    """The plan for a picture of `size` on an engine; `tile` None chooses by network and device."""
+    if tile is not None:
+        return plan_tiles(size, engine.traits, tile=(tile, tile), batch_pixels=batch_pixels, wrap=wrap)
+    window = window_pixels(engine.traits, memory_total=engine.memory_total, on_cpu=engine.device.type == "cpu")
+    return plan_auto(size, engine.traits, window=window, batch_pixels=batch_pixels, wrap=wrap)
 
 
 def _picture(array: Block, has_alpha: bool) -> Picture:

@@ -112,7 +112,9 @@ def _one_size_rule(settings: UpscaleSettings) -> None:
     if settings.width is not None or settings.height is not None:
         asked.append("width/height")
     if len(asked) > 1:
-        raise UsageError(f"only one of scale, width/height, long_side and megapixels can hold; got {' and '.join(asked)}")
+        raise UsageError(
+            f"only one of scale, width/height, long_side and megapixels can hold; got {' and '.join(asked)}"
+        )
 
 
 def _positive(name: str, value: float | None) -> None:

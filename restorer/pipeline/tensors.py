@@ -10,9 +10,9 @@ from restorer.engines import Engine
 from restorer.errors import PictureError
 from restorer.pipeline.finish import COLOUR_CELL, LUMA
 from restorer.pipeline.guard import checked
-from restorer.pipeline.plan import Plan, Tile, batch_pixels, plan_tiles
+from restorer.pipeline.plan import Plan, Tile, batch_pixels
 from restorer.pipeline.prepare import pad_to
-from restorer.pipeline.restore import engine_tile, passes
+from restorer.pipeline.restore import engine_plan, passes
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.resample import resize_tensor
 
@@ -20,9 +20,13 @@ from restorer.resample import resize_tensor
 def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tensor:
     """(N, 1 or 3, H, W) in [0, 1], or uint8 -> (N, C, H', W'), same dtype and device; float results are clipped."""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise PictureError(f"expected a tensor (N, 1 or 3, H, W), got shape {tuple(x.shape)}; a single picture is x[None]")
+        raise PictureError(
+            f"expected a tensor (N, 1 or 3, H, W), got shape {tuple(x.shape)}; a single picture is x[None]"
+        )
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
-        raise PictureError(f"expected a tensor of uint8 or of floats in [0, 1], got {x.dtype}; divide by its peak first")
+        raise PictureError(
+            f"expected a tensor of uint8 or of floats in [0, 1], got {x.dtype}; divide by its peak first"
+        )
     original = x.to(engine.device, torch.float32)
     original = original / 255 if x.dtype == torch.uint8 else original.clamp(0, 1)
     size_in = (x.shape[2], x.shape[3])
@@ -39,13 +43,8 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tens
 
 def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tensor:
     """(N, C, H, W) -> (N, C', s*H, s*W)."""
-    plan = plan_tiles(
-        (x.shape[2], x.shape[3]),
-        engine.traits,
-        tile=engine_tile(engine) if settings.tile is None else settings.tile,
-        batch_pixels=batch_pixels(on_cpu=engine.device.type == "cpu"),
-        wrap=settings.wrap,
-    )
+    most = batch_pixels(on_cpu=engine.device.type == "cpu")
+    plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, most, wrap=settings.wrap)
     s = engine.traits.scale
     out = x.new_empty(x.shape[0], engine.traits.out_channels, x.shape[2] * s, x.shape[3] * s)
     work = [(n, tile) for n in range(x.shape[0]) for band in plan.bands() for tile in band]

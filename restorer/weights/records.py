@@ -94,7 +94,9 @@ def partners(name: str) -> tuple[Record, Record]:
     """The pair that `name` belongs to: first the one that removes noise, then the one that leaves it."""
     record = find_record(name)
     if record is None or record.partner is None or record.denoise is None:
-        raise UsageError(f"--denoise needs a model that comes as a pair, such as realesr-general-x4v3; '{name}' does not")
+        raise UsageError(
+            f"--denoise needs a model that comes as a pair, such as realesr-general-x4v3; '{name}' does not"
+        )
     other = CHECKPOINTS[record.partner]
     return (record, other) if record.denoise == 1 else (other, record)
 

@@ -1,5 +1,6 @@
 """restorer doctor: what this machine has, what would be chosen and why."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -14,7 +15,9 @@ def doctor(
     here = machine.look()
     print(f"processor   {here.cpu_name}, {here.cores} cores usable")
     print(f"matrix sets {', '.join(sorted(_interesting(here.instruction_sets))) or 'none that count'}")
-    print(f"memory      {here.memory_total / 2**30:.1f} GiB usable, {machine.memory_available() / 2**30:.1f} GiB free now")
+    print(
+        f"memory      {here.memory_total / 2**30:.1f} GiB usable, {machine.memory_available() / 2**30:.1f} GiB free now"
+    )
     _devices()
     _choice(network)
     _packages()
@@ -28,15 +31,13 @@ def _interesting(sets: frozenset[str]) -> list[str]:
 def _devices() -> None:
     for device in machine.devices():
         able = [name for name, has in (("bf16", device.bf16), ("fp16", device.fp16)) if has]
-        print(
-            f"device      {device.name}: {device.memory_total / 2**30:.1f} GiB, fast in {', '.join(['fp32', *able])}"
-        )
+        print(f"device      {device.name}: {device.memory_total / 2**30:.1f} GiB, fast in {', '.join(['fp32', *able])}")
 
 
 def _choice(network: str) -> None:
     from restorer.engines.precision import choose_device, choose_precision
     from restorer.networks.spec import get_spec
-    from restorer.pipeline.plan import auto_tile
+    from restorer.pipeline.plan import window_pixels
 
     spec = get_spec(network)
     traits = spec.traits(spec.config())
@@ -44,10 +45,11 @@ def _choice(network: str) -> None:
     choice = choose_precision("auto", device, traits.precisions)
     print(f"auto        {network} on {device} in {choice.why}")
     if device.type == "cpu":
-        total = machine.look().memory_total
-        half = str(choice.dtype) != "torch.float32"
-        tile = auto_tile(traits, bytes_per_value=2 if half else 4, memory_total=total, on_cpu=True)
-        print(f"tile        {tile} input pixels a side, read with {traits.overlap} more around")
+        window = window_pixels(traits, memory_total=machine.look().memory_total, on_cpu=True)
+        side = math.isqrt(window)
+        print(
+            f"tile        windows of at most {window} input pixels ({side} x {side}), {traits.overlap} around each core"
+        )
 
 
 def _packages() -> None:

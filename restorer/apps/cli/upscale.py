@@ -18,7 +18,9 @@ SIZE, RUN, LOOK, FILES, SAY = "Output size", "How it runs", "Look", "Files", "Wh
 def upscale(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, or - for standard input.")],
     out: Annotated[str, typer.Option("--out", "-o", help="A file with a picture's suffix, a folder, or -.")],
-    model: Annotated[str, typer.Option(help="A name of `restorer models list`, or a weights file.")] = "realesrgan-x4plus",
+    model: Annotated[
+        str, typer.Option(help="A name of `restorer models list`, or a weights file.")
+    ] = "realesrgan-x4plus",
     scale: Annotated[float | None, typer.Option(help="Output side over input side.", rich_help_panel=SIZE)] = None,
     width: Annotated[int | None, typer.Option(help="Output width in pixels.", rich_help_panel=SIZE)] = None,
     height: Annotated[int | None, typer.Option(help="Output height in pixels.", rich_help_panel=SIZE)] = None,
@@ -30,18 +32,30 @@ def upscale(
     precision: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.", rich_help_panel=RUN)] = "auto",
     engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINE_KINDS)}.", rich_help_panel=RUN)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)] = "auto",
-    fact: Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.", rich_help_panel=RUN)] = None,
+    fact: Annotated[
+        list[str] | None, typer.Option(help="key=value the weights do not say.", rich_help_panel=RUN)
+    ] = None,
     strength: Annotated[float, typer.Option(help="1 all network, 0 plain resample.", rich_help_panel=LOOK)] = 1.0,
     denoise: Annotated[float | None, typer.Option(help="0 keeps noise, 1 removes it.", rich_help_panel=LOOK)] = None,
-    keep_colour: Annotated[bool, typer.Option("--keep-colour", help="Hold the input's colours.", rich_help_panel=LOOK)] = False,
-    wrap: Annotated[bool, typer.Option("--wrap", help="Seamless texture: borders touch.", rich_help_panel=LOOK)] = False,
+    keep_colour: Annotated[
+        bool, typer.Option("--keep-colour", help="Hold the input's colours.", rich_help_panel=LOOK)
+    ] = False,
+    wrap: Annotated[
+        bool, typer.Option("--wrap", help="Seamless texture: borders touch.", rich_help_panel=LOOK)
+    ] = False,
     suffix: Annotated[str, typer.Option(help="Added to every output's stem.", rich_help_panel=FILES)] = "",
     format: Annotated[str | None, typer.Option(help="png, jpeg, webp, tiff or avif.", rich_help_panel=FILES)] = None,
     quality: Annotated[int | None, typer.Option(help="1-100 for JPEG, WebP, AVIF.", rich_help_panel=FILES)] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Sub-folders too.", rich_help_panel=FILES)] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make everything anew.", rich_help_panel=FILES)] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Sub-folders too.", rich_help_panel=FILES)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make everything anew.", rich_help_panel=FILES)
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.", rich_help_panel=SAY)] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.", rich_help_panel=SAY)] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line on stdout.", rich_help_panel=SAY)
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=SAY)] = False,
 ) -> int:
     """Upscale pictures and folders of pictures; depth, alpha, colour profile and metadata are kept."""

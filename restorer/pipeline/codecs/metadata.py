@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from PIL.ImageFile import ImageFile
 
-from restorer.pipeline import exif as exif_block
+from restorer.pipeline.codecs import exif as exif_block
 
 XMP_LIMIT = 4 << 20
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")

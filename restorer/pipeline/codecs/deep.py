@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from restorer.errors import MissingPackageError, PictureError
-from restorer.pipeline.colour import profile_for
-from restorer.pipeline.modes import Arrays, keyed_alpha
+from restorer.pipeline.codecs.colour import profile_for
+from restorer.pipeline.codecs.modes import Arrays, keyed_alpha
 from restorer.pipeline.picture_types import Pixels
 
 PNG_MODES = {2: "RGB", 4: "LA", 6: "RGBA"}  # by colour type; 16-bit grey alone is kept by Pillow

@@ -8,14 +8,14 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 from restorer.errors import WriteError
-from restorer.pipeline.intake import shown
+from restorer.pipeline.codecs.intake import shown
 
 try:
     import fcntl
@@ -62,8 +62,10 @@ class Output(Protocol):
 class AtomicFile:
     """An output that becomes the file at `path` on `commit`; as a context manager, when the block ends well."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, before_rename: Callable[[Path], None] | None = None) -> None:
+        """`before_rename` is given the whole file, on the disk, before it gets its name."""
         self.name = shown(str(path))
+        self._before_rename = before_rename
         self._path = _resolved(Path(path), self.name)
         with writing(self.name):
             self._temporary, self._file = _create(self._path)
@@ -86,6 +88,8 @@ class AtomicFile:
         try:
             with writing(self.name):
                 os.fsync(self._file)
+                if self._before_rename is not None:
+                    self._before_rename(self._temporary)
                 self._temporary.replace(self._path)
         except BaseException:
             self.abort()

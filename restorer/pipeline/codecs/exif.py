@@ -7,7 +7,7 @@ is pointed there: no other byte moves, so the maker's notes, which hold offsets 
 import re
 import struct
 
-from restorer.pipeline.ifd import (
+from restorer.pipeline.codecs.ifd import (
     LONG,
     SHORT,
     Field,
@@ -27,7 +27,7 @@ from restorer.pipeline.ifd import (
     tree_size,
     whole,
 )
-from restorer.pipeline.tags import TELLING, Tag
+from restorer.pipeline.codecs.tags import TELLING, Tag
 
 PREFIX = b"Exif\0\0"
 LIMIT = 4 << 20

@@ -8,14 +8,14 @@ from typing import BinaryIO
 from PIL.ImageFile import ImageFile
 
 from restorer.errors import PictureError
-from restorer.pipeline.deep import avif_bits, deep_png, deep_pnm, is_deep_png, pnm_size
-from restorer.pipeline.header import LIMIT_PIXELS, check_pixels, count_frames, identify, open_header
-from restorer.pipeline.ifd import read_header
-from restorer.pipeline.intake import naming, take_in
-from restorer.pipeline.metadata import read_metadata
-from restorer.pipeline.modes import to_arrays, turned
+from restorer.pipeline.codecs.deep import avif_bits, deep_png, deep_pnm, is_deep_png, pnm_size
+from restorer.pipeline.codecs.header import LIMIT_PIXELS, check_pixels, count_frames, identify, open_header
+from restorer.pipeline.codecs.ifd import read_header
+from restorer.pipeline.codecs.intake import naming, take_in
+from restorer.pipeline.codecs.metadata import read_metadata
+from restorer.pipeline.codecs.modes import to_arrays, turned
+from restorer.pipeline.codecs.tiff_pages import page_offsets, page_size, read_page
 from restorer.pipeline.picture_types import Frame, Picture, SourceInfo
-from restorer.pipeline.tiff_pages import page_offsets, page_size, read_page
 
 LIMIT_TOTAL = 1_000_000_000
 GIF_DISPOSALS = {2: "background", 3: "previous"}

@@ -9,13 +9,24 @@ from functools import partial
 
 import numpy as np
 
-from restorer.pipeline import exif as exif_block
-from restorer.pipeline.atomic import Output
-from restorer.pipeline.exif import density_fields
-from restorer.pipeline.ifd import BYTE, LONG, LONG8, SHORT, UNDEFINED, Field, Header, Tree, directory_bytes, whole
-from restorer.pipeline.ordered import OrderedPool
+from restorer.pipeline.codecs import exif as exif_block
+from restorer.pipeline.codecs.atomic import Output
+from restorer.pipeline.codecs.exif import density_fields
+from restorer.pipeline.codecs.ifd import (
+    BYTE,
+    LONG,
+    LONG8,
+    SHORT,
+    UNDEFINED,
+    Field,
+    Header,
+    Tree,
+    directory_bytes,
+    whole,
+)
+from restorer.pipeline.codecs.ordered import OrderedPool
+from restorer.pipeline.codecs.tags import Tag
 from restorer.pipeline.picture_types import PictureInfo, Pixels
-from restorer.pipeline.tags import Tag
 
 STRIP_BYTES = 1 << 19
 BIG = 4_000_000_000

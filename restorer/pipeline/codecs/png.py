@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from restorer.pipeline.atomic import Output
-from restorer.pipeline.ordered import OrderedPool
+from restorer.pipeline.codecs.atomic import Output
+from restorer.pipeline.codecs.ordered import OrderedPool
 from restorer.pipeline.picture_types import PictureInfo, Pixels
 
 Bytes = NDArray[np.uint8]

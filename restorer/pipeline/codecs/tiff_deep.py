@@ -18,9 +18,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from restorer.errors import PictureError
-from restorer.pipeline.ifd import LONG, SHORT, Field, Header, Tree, directory_bytes, integers, whole
+from restorer.pipeline.codecs.ifd import LONG, SHORT, Field, Header, Tree, directory_bytes, integers, whole
+from restorer.pipeline.codecs.tags import Tag
 from restorer.pipeline.picture_types import Pixels
-from restorer.pipeline.tags import Tag
 
 LOSSLESS = {1, 5, 8, 32773, 32946, 34925, 50000}  # none, LZW, deflate, PackBits, deflate again, LZMA, Zstandard
 NUMBERS = {

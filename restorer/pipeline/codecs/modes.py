@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from restorer.errors import PictureError
-from restorer.pipeline.colour import cmyk_to_srgb, lab_to_srgb, profile_for
+from restorer.pipeline.codecs.colour import cmyk_to_srgb, lab_to_srgb, profile_for
 from restorer.pipeline.picture_types import Pixels
 
 BAND = 1 << 20

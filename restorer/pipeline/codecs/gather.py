@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from restorer.errors import WriteError
-from restorer.pipeline.atomic import Output
-from restorer.pipeline.exif import PREFIX
+from restorer.pipeline.codecs.atomic import Output
+from restorer.pipeline.codecs.exif import PREFIX
 from restorer.pipeline.picture_types import PictureInfo, Pixels
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

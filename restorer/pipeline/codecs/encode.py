@@ -4,7 +4,7 @@ What a format cannot hold is refused before any pixel is computed (alpha in JPEG
 left out with a notice from `check_format` (16 bits rounded to 8, text in WebP).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +14,13 @@ import numpy as np
 from PIL import features
 
 from restorer.errors import PictureError, UnsupportedError, UsageError, unknown_name
-from restorer.pipeline import exif as exif_block
-from restorer.pipeline.atomic import AtomicFile, Output, StreamOutput
-from restorer.pipeline.gather import GatherEncoder
-from restorer.pipeline.intake import shown
+from restorer.pipeline.codecs import exif as exif_block
+from restorer.pipeline.codecs.atomic import AtomicFile, Output, StreamOutput
+from restorer.pipeline.codecs.gather import GatherEncoder
+from restorer.pipeline.codecs.intake import shown
+from restorer.pipeline.codecs.png import PngEncoder
+from restorer.pipeline.codecs.tiff import TiffEncoder
 from restorer.pipeline.picture_types import Picture, PictureInfo, Pixels, SourceInfo
-from restorer.pipeline.png import PngEncoder
-from restorer.pipeline.tiff import TiffEncoder
 
 BAND = 1 << 22
 MOST_IN_MARKER = {"exif": 65527, "xmp": 65504, "text:Comment": 65533}
@@ -165,18 +165,24 @@ def open_writer(
     like: Picture | PictureInfo,
     format: str | None = None,
     quality: int | None = None,
+    before_rename: Callable[[Path], None] | None = None,
 ) -> RowWriter:
     """Open a writer of rows for a picture like this one; the file appears under its name on `close`.
 
     An open stream gets all bytes at once, on `close`. PNG and TIFF need memory for a few rows only. `quality`, from 1
     to 100, is for JPEG, WebP (100: lossless) and AVIF; without it 95, 95 and 90.
+    `before_rename` is given the whole temporary file before it gets its name; a stream has none.
     """
     info = like.info if isinstance(like, Picture) else like
     path = target if isinstance(target, str | Path) else None
     name = format_for(path, format=format, source=_kept_source(info))
     check_format(name, info, quality=quality)
     fitted, _ = _fitted(name, info)
-    output: Output = StreamOutput(target) if not isinstance(target, str | Path) else AtomicFile(target)
+    output: Output
+    if isinstance(target, str | Path):
+        output = AtomicFile(target, before_rename=before_rename)
+    else:
+        output = StreamOutput(target)
     try:
         encoder: Encoder
         if name == "PNG":

@@ -6,15 +6,15 @@ import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
 from restorer.errors import PictureError
-from restorer.pipeline import exif as exif_block
-from restorer.pipeline.colour import profile_for
-from restorer.pipeline.header import check_pixels
-from restorer.pipeline.ifd import Field, Header, entry_places, intact, integers, read_directory, read_tree
-from restorer.pipeline.metadata import Metadata, finish_metadata
-from restorer.pipeline.modes import Arrays, to_arrays, turned
+from restorer.pipeline.codecs import exif as exif_block
+from restorer.pipeline.codecs.colour import profile_for
+from restorer.pipeline.codecs.header import check_pixels
+from restorer.pipeline.codecs.ifd import Field, Header, entry_places, intact, integers, read_directory, read_tree
+from restorer.pipeline.codecs.metadata import Metadata, finish_metadata
+from restorer.pipeline.codecs.modes import Arrays, to_arrays, turned
+from restorer.pipeline.codecs.tags import TELLING, Tag
+from restorer.pipeline.codecs.tiff_deep import Layout, allocate, pointed, read_layout, read_samples
 from restorer.pipeline.picture_types import Picture, SourceInfo
-from restorer.pipeline.tags import TELLING, Tag
-from restorer.pipeline.tiff_deep import Layout, allocate, pointed, read_layout, read_samples
 
 MOST_PAGES = 65535
 SIGNED = 2

@@ -21,7 +21,7 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from restorer.errors import PictureError
-from restorer.pipeline.intake import DECODE_ERRORS
+from restorer.pipeline.codecs.intake import DECODE_ERRORS
 
 LIMIT_PIXELS = 100_000_000
 LIMIT_SIDE = 1 << 20
