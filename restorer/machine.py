@@ -4,6 +4,7 @@
 level) count as the machine's own. `root` is where /proc and /sys are found; only tests give another.
 """
 
+import ctypes
 import math
 import os
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path("/")
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,3 +243,16 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep what this process frees for its next large array; says whether it will.
+
+    Without this every array over 32 MB is mapped and cleared anew, page by page, which takes as long as the convolution
+    that fills it. It holds for the whole process, so only programs call it, never the library.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    never_map, never_trim = libc.mallopt(_M_MMAP_MAX, 0), libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    return bool(never_map and never_trim)

@@ -90,7 +90,7 @@ def test_an_output_never_takes_the_name_of_an_input(tmp_path):
         (["."], "notes", {}, "is a file"),
     ],
 )
-def test_wrong_usage_is_refused_with_the_cure(tmp_path, monkeypatch, inputs, out, files, words):
+def test_wrong_usage_is_refused_with_the_cure(tmp_path, monkeypatch, *, inputs, out, files, words):
     touch(tmp_path, "a.png", "b.png", "notes")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=words):

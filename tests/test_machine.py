@@ -234,3 +234,9 @@ def test_neither_machine_nor_resample_imports_torch():
     code = "import sys, restorer.machine, restorer.resample; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert machine.look().cores
+
+
+def test_keeping_freed_memory_is_told_and_changes_no_result():
+    code = "import platform, numpy as np; from restorer import machine; told = machine.keep_freed_memory();"
+    code += "assert told == (platform.libc_ver()[0] == 'glibc'); assert np.ones(10**7).sum() == 1e7"
+    subprocess.run([sys.executable, "-c", code], check=True)

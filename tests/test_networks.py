@@ -160,7 +160,7 @@ def test_lowered_network_keeps_its_ends_and_its_quality(case: Case, precision: s
     assert y.dtype == torch.float32
     assert psnr(y, exact) >= case.bf16_db
     ends = [network.get_submodule(part).weight.dtype for part in spec.float_parts]
-    assert ends == [torch.float32, torch.float32]
+    assert set(ends) == {torch.float32}
     dtypes = [module.weight.dtype for module in network.modules() if isinstance(module, Conv)]
     assert dtypes.count(HALVES[precision]) == len(dtypes) - 2
 

@@ -32,7 +32,8 @@ def test_output_size_is_exact_to_the_pixel(asked, size):
     [
         {"scale": 0}, {"scale": -2}, {"scale": float("nan")}, {"scale": float("inf")}, {"width": 0}, {"height": -1},
         {"long_side": 0}, {"megapixels": 0}, {"strength": 1.1}, {"strength": -0.1}, {"denoise": 2}, {"tile": 8},
-        {"tile": -1}, {"precision": "fp8"}, {"engine": "warp"}, {"scale": 2, "width": 100}, {"long_side": 9, "megapixels": 1},
+        {"tile": -1}, {"precision": "fp8"}, {"engine": "warp"}, {"scale": 2, "width": 100},
+        {"long_side": 9, "megapixels": 1},
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(bad):

@@ -54,14 +54,10 @@ class Compact(nn.Module):
         """The first convolution."""
         return self.body[0]
 
-    @property
-    def last(self) -> nn.Module:
-        """The last convolution."""
-        return self.body[-1]
-
     def forward(self, x: Tensor) -> Tensor:
-        y = F.pixel_shuffle(self.body(x), self.scale)
-        return y + F.interpolate(x, scale_factor=self.scale, mode="nearest")
+        # shuffled, s*s equal channels are the nearest-neighbour picture: so it is added before, at a fraction of the cost
+        y = self.body(x) + x.repeat_interleave(self.scale**2, dim=1)
+        return F.pixel_shuffle(y, self.scale)
 
 
 def traits(config: CompactConfig) -> Traits:
@@ -133,5 +129,5 @@ SPEC = NetworkSpec(
     detect=keys_like(r"body\.\d+\.(weight|bias)", anchors=("body.0.", "body.2.")),
     read_config=read_config,
     rename=rename,
-    float_parts=("first", "last"),
+    float_parts=("first",),  # with the last one too the result is no closer to float32, but a sixth slower
 )

@@ -153,7 +153,7 @@ def traits(config: ESRGANConfig) -> Traits:
         multiple_of=config.unshuffle,
         radius=radius,
         overlap=min(32, radius),
-        values_per_pixel=math.ceil(max(3 * grown, 5 * config.features + 8 * config.grow) / config.unshuffle**2),
+        values_per_pixel=math.ceil(max(3 * grown + config.features, 5 * config.features + 8 * config.grow) / config.unshuffle**2),
         values_in_blocks=math.ceil(
             (5 * config.features + config.out_channels * 4**config.upsamples) / config.unshuffle**2
         ),

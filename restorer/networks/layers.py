@@ -7,6 +7,7 @@ with a float32 stream are float32 again. Nothing else has to know which convolut
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -50,7 +51,7 @@ class PReLU(nn.PReLU):
 
 
 def in_blocks(part: Callable[[Tensor], Tensor], x: Tensor, *, radius: int, side: int, scale: int = 1) -> Tensor:
-    """(N, C, H, W) -> what `part` makes of it, (N, C', scale*H, scale*W), computed in blocks that fit a processor's cache.
+    """(N, C, H, W) -> what `part` makes of it, (N, C', scale*H, scale*W), in blocks that fit a processor's cache.
 
     Each block of `side` pixels is read with `radius` more around it, which is all that `part` sees from a pixel, so
     the result is the same as in one go. Where gradients, graphs or another device are involved, it is one go.
@@ -77,7 +78,7 @@ def _cuts(length: int, side: int) -> list[tuple[int, int]]:
     """Even parts of at most `side`."""
     count = -(-length // side)
     edges = [length * i // count for i in range(count + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def activation(name: ActivationName, *, slopes: int = 1) -> nn.Module:

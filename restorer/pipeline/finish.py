@@ -4,7 +4,7 @@ Letters: H W sides of the final picture, C its channels with alpha; rows are flo
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -124,6 +124,7 @@ class Resize:
         self._resizer = None if wrap else RowResizer(size_in, size_out, kernel="lanczos")
 
     def push(self, rows: Rows) -> None:
+        """(h, W, C): hand on what the rows so far suffice for."""
         if self._resizer is None:
             self._held.append(rows)
             return
@@ -132,6 +133,7 @@ class Resize:
             self._after.push(ready)
 
     def close(self) -> None:
+        """Resize what was gathered."""
         if self._resizer is not None:
             return
         whole = np.concatenate(self._held)
@@ -153,6 +155,7 @@ class Strength:
         self._done = 0
 
     def push(self, rows: Rows) -> None:
+        """(h, W, C): blend with the same rows of the plain resample."""
         plain = plain_rows(self._original, self._size, self._done, self._done + len(rows), wrap=self._wrap)
         if self._original.dtype != np.float32:
             plain = plain.clip(0, 1)  # what overshoots would be lost in the file
@@ -172,8 +175,8 @@ class KeepColour:
     def __init__(self, original: Source, size_out: tuple[int, int], settings: UpscaleSettings, after: Step) -> None:
         self._after, self._size, self._wrap = after, size_out, settings.wrap
         self._channels = original.channels
-        self._grid = tuple(max(1, round(side / COLOUR_CELL)) for side in original.size)
-        height, width = self._grid
+        height, width = (max(1, round(side / COLOUR_CELL)) for side in original.size)
+        self._grid = height, width
         wanted = resize_rows(
             _float_rows(original), original.size, (height, width), 0, height, kernel="area", wrap=False
         )
@@ -185,12 +188,14 @@ class KeepColour:
         self._sent = 0
 
     def push(self, rows: Rows) -> None:
+        """(h, W, C): hand on the rows whose cells are known by now."""
         self._held.append(rows)
         self._learn(self._cells.push(rows))
         if not self._wrap:
             self._send(self._ready())
 
     def close(self) -> None:
+        """Hand on the rest."""
         self._send(self._size[0])
 
     def _learn(self, cells: Rows) -> None:
@@ -225,6 +230,7 @@ class Quantise:
         self._dtype, self._take = dtype, take
 
     def push(self, rows: Rows) -> None:
+        """(h, W, C): round, and hand on."""
         if self._dtype == np.float32:
             self._take(rows)
             return
@@ -251,9 +257,9 @@ def _float_rows(original: Source) -> Callable[[int, int], Rows]:
 
 def _smoothed(grid: Rows, *, wrap: bool) -> Rows:
     """(h, w, C) -> same: each cell becomes the (1 2 1)/4 mean of its neighbours, both ways."""
-    mode = "wrap" if wrap else "edge"
+    mode: Literal["wrap", "edge"] = "wrap" if wrap else "edge"
     for axis in (0, 1):
         padded = np.pad(grid, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode=mode)
         low, mid, high = (np.take(padded, range(i, i + grid.shape[axis]), axis) for i in range(3))
-        grid = (low + 2 * mid + high) / 4
+        grid = np.asarray((low + 2 * mid + high) / 4, np.float32)
     return grid

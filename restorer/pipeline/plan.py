@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
@@ -100,7 +101,7 @@ class Plan:
 def plan_tiles(
     size: tuple[int, int], traits: Traits, *, tile: tuple[int, int], batch_pixels: int = 1, wrap: bool = False
 ) -> Plan:
-    """(H, W) -> a plan whose cores are even, at most `tile` (h, w; 0 is the whole side), and whose windows are equal."""
+    """(H, W) -> a plan whose cores are even, at most `tile` (h, w; 0: the whole side), and whose windows are equal."""
     rows, columns = (
         plan_spans(side, tile=most, overlap=traits.overlap, multiple=traits.multiple_of, wrap=wrap)
         for side, most in zip(size, tile, strict=True)
@@ -124,17 +125,14 @@ def plan_spans(side: int, *, tile: int, overlap: int, multiple: int = 1, wrap: b
     overlap = _ceil_to(overlap, multiple)
     count = 1 if tile == 0 else math.ceil(side / tile)
     edges = [_floor_to(round(i * side / count), multiple) for i in range(count)] + [side]
-    core = max(stop - start for start, stop in zip(edges, edges[1:], strict=False))
+    cores = list(pairwise(edges))
+    core = max(stop - start for start, stop in cores)
     length = _ceil_to(core + 2 * overlap, multiple)
     if wrap:
-        return tuple(Span((a, b), (a - overlap, a - overlap + length)) for a, b in zip(edges, edges[1:], strict=False))
+        return tuple(Span((a, b), (a - overlap, a - overlap + length)) for a, b in cores)
     length = min(length, _ceil_to(side, multiple))
     last = max(0, _ceil_to(side, multiple) - length)
-    return tuple(
-        Span((a, b), (start, start + length))
-        for a, b in zip(edges, edges[1:], strict=False)
-        for start in [min(max(0, a - overlap), last)]
-    )
+    return tuple(Span((a, b), (start, start + length)) for a, b in cores for start in [min(max(0, a - overlap), last)])
 
 
 @lru_cache(maxsize=64)

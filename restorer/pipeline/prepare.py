@@ -13,7 +13,7 @@ PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
 def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) -> Tensor:
-    """N blocks (h, w, C) -> (N, channels, h, w) float32 in [0, 1], channels last; grey is repeated, float is clipped."""
+    """N blocks (h, w, C) -> (N, channels, h, w) float32 in [0, 1], channels last; grey is repeated, float clipped."""
     array = np.stack([np.ascontiguousarray(block) for block in blocks])
     peak = PEAKS[array.dtype.name]
     if array.dtype == np.uint16:
@@ -26,7 +26,7 @@ def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) ->
 
 
 def pad_to(x: Tensor, traits: Traits) -> Tensor:
-    """(N, C, h, w) -> (N, C, h', w'): grow right and bottom by mirroring, to a multiple and least side of the network."""
+    """(N, C, h, w) -> (N, C, h', w'): grow right and bottom by mirroring, to the network's multiple and least side."""
     h, w = x.shape[-2:]
     return _grow(_grow(x, 2, _wanted(h, traits)), 3, _wanted(w, traits))
 

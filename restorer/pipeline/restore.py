@@ -14,7 +14,7 @@ from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
 from restorer.pipeline.picture import Picture
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_auto, plan_tiles, smaller_tile, window_pixels
-from restorer.pipeline.prepare import pad_to, to_batch
+from restorer.pipeline.prepare import PEAKS, pad_to, to_batch
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
 from restorer.resample import resize
@@ -39,15 +39,15 @@ def restore(
 def run_tiles(source: Source, tiles: Sequence[Tile], engine: Engine, *, dtype: np.dtype[np.generic]) -> list[Block]:
     """Tiles -> their cores as (s*h, s*w, C[+1]) in `dtype`."""
     blocks = [source.read(tile.window) for tile in tiles]
-    colour = _through(engine, [block[:, :, : source.channels] for block in blocks])
+    made = _through(engine, [block[:, :, : source.channels] for block in blocks])
     crops = [tile.core.within(tile.window).scaled(engine.traits.scale) for tile in tiles]
-    done = [to_block(y, crop, channels=source.channels, dtype=dtype) for y, crop in zip(colour, crops, strict=True)]
+    done = [to_block(y, crop, channels=source.channels, dtype=dtype) for y, crop in zip(made, crops, strict=True)]
     if source.dtype == np.float32:
         done = [_with_excess(*item, engine.traits) for item in zip(done, blocks, crops, strict=True)]
     if not source.has_alpha:
         return done
     alphas = [_alpha(engine, block[:, :, -1:], crop, dtype) for block, crop in zip(blocks, crops, strict=True)]
-    return [np.concatenate(pair, axis=2) for pair in zip(done, alphas, strict=True)]
+    return [np.concatenate([colour, alpha], axis=2) for colour, alpha in zip(done, alphas, strict=True)]
 
 
 def _through(engine: Engine, blocks: Sequence[Block]) -> Tensor:
@@ -61,8 +61,7 @@ def _alpha(engine: Engine, alpha: Block, crop: Box, dtype: np.dtype[np.generic])
     """(h, w, 1) -> (H, W, 1): the network draws the edges of alpha as it draws colour; an even alpha stays even."""
     low, high = alpha.min(), alpha.max()
     if low == high:
-        level = np.array(low).astype(np.float64) / np.iinfo(alpha.dtype).max if alpha.dtype != np.float32 else low
-        even = torch.full((1, crop.bottom, crop.right), float(level))
+        even = torch.full((1, crop.bottom, crop.right), float(low) / PEAKS[alpha.dtype.name])
         return to_block(even, crop, channels=1, dtype=dtype)
     return to_block(_through(engine, [alpha])[0], crop, channels=1, dtype=dtype)
 
@@ -89,7 +88,7 @@ def passes(size: tuple[int, int], wanted: tuple[int, int], scale: int) -> int:
 
 
 class Upscale:
-    """One picture's plan: size, passes and tiles are fixed when it is made; `run` may be called again after an error."""
+    """One picture's plan: size, passes and tiles are fixed when it is made; after an error, `run` can go again."""
 
     def __init__(self, picture: Picture, engine: Engine, settings: UpscaleSettings) -> None:
         traits = engine.traits

@@ -72,6 +72,7 @@ class ArrayTaker:
         self._filled = 0
 
     def __call__(self, rows: Block) -> None:
+        """(h, W, C): the next rows."""
         self.array[self._filled : self._filled + len(rows)] = rows
         self._filled += len(rows)
 

@@ -6,92 +6,114 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Self
+
+from restorer.errors import RestorerError, WriteError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 QUIET_STEPS = 0.1
 """Seconds between two progress lines of one picture."""
-_stderr: IO[str] | None = None
 
 
-def keep_native_noise_off() -> None:
-    """Give decoders written in C an empty stderr of their own; our messages keep the real one."""
-    global _stderr  # noqa: PLW0603
-    if _stderr is not None or os.environ.get("RESTORER_NATIVE_MESSAGES"):
-        return
+@contextmanager
+def native_noise_off() -> Iterator[None]:
+    """Give decoders written in C an empty stderr of their own for a while; our messages keep the real one."""
     try:
         kept = os.dup(2)
-    except OSError:
+    except OSError:  # there is no stderr
+        yield
         return
-    _stderr = os.fdopen(kept, "w", buffering=1, errors="backslashreplace")
+    if os.environ.get("RESTORER_NATIVE_MESSAGES"):
+        os.close(kept)
+        yield
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    sys.stderr = _stderr
+    before = sys.stderr
+    with os.fdopen(os.dup(kept), "w", buffering=1, errors="backslashreplace") as ours:
+        if before is sys.__stderr__:  # else it has been taken elsewhere already
+            sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(kept, 2)
+            os.close(kept)
+            with suppress(OSError):  # stderr itself cannot be written
+                ours.flush()
+
+
+@contextmanager
+def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Turn the library's warnings into messages for a while."""
+    logger = logging.getLogger("restorer")
+    before, logger.handlers = logger.handlers, [_Tell(tell)]
+    try:
+        yield
+    finally:
+        logger.handlers = before
+
+
+class _Tell(logging.Handler):
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
 
 
 def tell(message: str) -> None:
     """One line on stderr."""
-    line = " ".join(message.splitlines())
-    print(f"restorer: {line}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told that stderr cannot be written
+        print(f"restorer: {printable(message)}", file=sys.stderr)
+
+
+def show(line: str) -> None:
+    """One line on stdout, at once."""
+    try:
+        print(printable(line), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise WriteError(f"standard output cannot be written ({e.strerror}); send it elsewhere") from e
+
+
+def printable(text: str) -> str:
+    """One line without control characters.
+
+    >>> printable("two\\nlines, \\x1b[1mbold")
+    'two lines, \\\\x1b[1mbold'
+    """
+    line = " ".join(text.splitlines())
+    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 class Screen:
-    """Takes a run's events, from any thread, and shows them as asked."""
+    """Takes a run's events, from any thread, and shows them as asked; as a context manager it ends tidily."""
 
-    def __init__(self, *, as_json: bool, quiet: bool) -> None:
-        self._json, self._quiet = as_json, quiet
+    def __init__(self, *, as_json: bool, quiet: bool, plans: bool = False) -> None:
+        """`plans`: what would be done is said in words too."""
+        self._json, self._quiet, self._plans = as_json, quiet, plans
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._shown = 0.0
-        self.failed = 0
-        logging.getLogger("restorer").addHandler(_Tell(self))
 
     def __call__(self, event: Mapping[str, object]) -> None:
         """Show one event."""
         with self._lock:
-            if event["event"] == "error":
-                self.failed += 1
             if self._json:
                 self._line(event)
             if event["event"] == "progress":
                 self._progress(event)
-            elif event["event"] in ("error", "notice", "estimate") or (event["event"] == "result" and not self._json):
-                self._words(event)
-
-    def close(self) -> None:
-        """Take the progress bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _line(self, event: Mapping[str, object]) -> None:
-        if event["event"] == "progress":
-            now = time.monotonic()
-            if now - self._shown < QUIET_STEPS and event["done"] != event["total"]:
-                return
-            self._shown = now
-        print(json.dumps(event, ensure_ascii=True), flush=True)
-
-    def _words(self, event: Mapping[str, object]) -> None:
-        if event["event"] == "error":
-            self._say(f"{_once(str(event['input']), str(event['reason']))}")
-        elif not self._quiet and event["event"] == "notice":
-            self._say(f"{event['input']}: {event['reason']}")
-        elif not self._quiet and event["event"] == "estimate":
-            self._say(str(event["reason"]))
-        elif not self._quiet and event["event"] == "result":
-            self._say(result_line(event))
-
-    def _say(self, message: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(f"restorer: {message}", markup=False, highlight=False, soft_wrap=True)
-        else:
-            tell(message)
+            elif words := self._words(event):
+                self._say(words)
 
     def say(self, message: str) -> None:
         """One line on stderr, beside a progress bar if there is one."""
@@ -99,48 +121,96 @@ class Screen:
             if not self._quiet:
                 self._say(message)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Take the progress bar away; in JSON a run that failed as a whole is an error without an input."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._json and isinstance(error, RestorerError):
+            with suppress(WriteError):
+                self._line({"event": "error", "input": None, "reason": str(error)})
+
+    def _line(self, event: Mapping[str, object]) -> None:
+        if event["event"] == "progress":
+            now = time.monotonic()
+            if now - self._shown < QUIET_STEPS and event["done"] != event["total"]:
+                return
+            self._shown = now
+        show(json.dumps(event, ensure_ascii=True))
+
+    def _words(self, event: Mapping[str, object]) -> str:
+        """An event as a message, "" where nothing is to be said."""
+        kind = event["event"]
+        if kind == "error":
+            return _once(str(event["input"]), str(event["reason"]))
+        if self._quiet:
+            return ""
+        if kind == "notice":
+            return f"{event['input']}: {event['reason']}"
+        if kind == "estimate":
+            return str(event["reason"])
+        if kind == "result" and not self._json:
+            return result_line(event)
+        return plan_line(event) if kind == "plan" and self._plans and not self._json else ""
+
+    def _say(self, message: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(f"restorer: {printable(message)}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            tell(message)
+
     def _progress(self, event: Mapping[str, object]) -> None:
+        """Pixels of the output, as the result will count them."""
         if self._quiet or self._json or not sys.stderr.isatty():
             return
         if self._bar is None:
             self._bar = _new_bar()
             self._bar.start()
-        total, done = float(str(event["total"])), float(str(event["done"]))
-        name = os.path.basename(str(event["input"]))  # noqa: PTH119
-        if self._task is None or done < self._bar.tasks[self._task].completed:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(name, total=total / 1e6)
-        self._bar.update(self._task, completed=done / 1e6)
-        if done >= total:
-            self._bar.remove_task(self._task)
+        share = float(str(event["done"])) / float(str(event["total"]))
+        megapixels = float(str(event["megapixels"]))
+        if self._task is None or share * megapixels < self._bar.tasks[-1].completed:  # a new picture, or begun anew
+            self._end_task(self._bar)
+            name = os.path.basename(str(event["input"]))  # noqa: PTH119
+            self._task = self._bar.add_task(printable(name), total=megapixels, speed="")
+        assert self._task is not None
+        self._bar.update(self._task, completed=share * megapixels)
+        self._bar.update(self._task, speed=f"{self._bar.tasks[-1].speed or 0:.2f} MP/s")
+        if share >= 1:
+            self._end_task(self._bar)
+
+    def _end_task(self, bar: "Progress") -> None:
+        if self._task is not None:
+            bar.remove_task(self._task)
             self._task = None
-
-
-class _Tell(logging.Handler):
-    """Warnings of the library become lines on stderr."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__(logging.WARNING)
-        self._screen = screen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._screen.say(record.getMessage())
 
 
 def result_line(event: Mapping[str, object]) -> str:
     """A finished picture in one line."""
-    (width, height), seconds = _pair(event["size_out"]), float(str(event["seconds"]))
-    speed = width * height / 1e6 / max(1e-3, seconds)
+    seconds, speed = float(str(event["seconds"])), float(str(event["megapixels_per_second"]))
     return (
-        f"{event['input']} -> {event['output']}: {width}x{height} by {event['model']} in {event['precision']}, "
-        f"{seconds:.1f} s, {speed:.2f} MP/s"
+        f"{event['input']} -> {event['output']}: {_size(event['size_out'])} by {event['model']} in "
+        f"{event['precision']}, {seconds:.1f} s, {speed:.2f} MP/s"
     )
 
 
-def _pair(value: object) -> tuple[int, int]:
+def plan_line(event: Mapping[str, object]) -> str:
+    """What would be done to a picture, in one line."""
+    tiles, passes = int(str(event["tiles"])), int(str(event["passes"]))
+    work = f"{tiles} tile{'s' * (tiles > 1)} of {_size(event['tile'])}" + (f", {passes} passes" if passes > 1 else "")
+    return (
+        f"{event['input']} -> {event['output']}: {_size(event['size_in'])} to {_size(event['size_out'])} by "
+        f"{event['model']} in {event['precision']} on {event['device']}, {work}, "
+        f"about {float(str(event['estimated_seconds'])):.1f} s"
+    )
+
+
+def _size(value: object) -> str:
+    """[width, height] as people write it."""
     assert isinstance(value, list)
-    return value[0], value[1]
+    return f"{value[0]}x{value[1]}"
 
 
 def _once(name: str, reason: str) -> str:
@@ -153,10 +223,12 @@ def _new_bar() -> "Progress":
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:.2f} of {task.total:.2f} MP, {task.speed:.2f} MP/s"),
+        TextColumn("{task.completed:.2f} of {task.total:.2f} MP {task.fields[speed]}"),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
         transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from restorer import machine
 from restorer.apps.cli.screen import Screen
 from restorer.errors import UsageError
 from restorer.pipeline.files import FileSettings, plan_jobs
@@ -85,6 +86,7 @@ def run(
     def open_restorer() -> "Restorer":
         from restorer.api import Restorer
 
+        machine.keep_freed_memory()
         opened = Restorer.open(settings=settings)
         screen({"event": "model", "model": settings.model, "notes": list(opened.engine.notes)})
         return opened

@@ -178,11 +178,9 @@ def open_writer(
     name = format_for(path, format=format, source=_kept_source(info))
     check_format(name, info, quality=quality)
     fitted, _ = _fitted(name, info)
-    output: Output
-    if isinstance(target, str | Path):
-        output = AtomicFile(target, before_rename=before_rename)
-    else:
-        output = StreamOutput(target)
+    output: Output = (
+        AtomicFile(target, before_rename=before_rename) if isinstance(target, str | Path) else StreamOutput(target)
+    )
     try:
         encoder: Encoder
         if name == "PNG":

@@ -1,5 +1,6 @@
 """JPEG, WebP and AVIF out: rows are gathered with 8 bits, and encoded by Pillow when the last one is there."""
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -51,21 +52,20 @@ class GatherEncoder:
         self._pixels = np.empty((0, 0, 0), np.uint8)
 
     def _encoded(self, image: Image.Image) -> bytes:
-        options = _beside(self._info)
+        options = {"quality": self._quality, **_beside(self._info)}
         if self._format == "WEBP":
-            options |= {"lossless": self._quality == LOSSLESS, "exact": True}
-            return _saved(image, "WEBP", quality=self._quality, **options)
+            return _saved(image, "WEBP", options | {"lossless": self._quality == LOSSLESS, "exact": True})
         if self._format == "AVIF":
             subsampling = FULL_COLOUR if self._info.channels == 3 else "4:0:0"
-            return _saved(image, "AVIF", quality=self._quality, subsampling=subsampling, **options)
-        options |= _jpeg_only(self._info)
+            return _saved(image, "AVIF", options | {"subsampling": subsampling})
+        options |= {"subsampling": FULL_COLOUR, **_jpeg_only(self._info)}
         try:
-            return _saved(image, "JPEG", quality=self._quality, subsampling=FULL_COLOUR, optimize=True, **options)
+            return _saved(image, "JPEG", options | {"optimize": True})
         except OSError:  # Pillow's buffer for optimising is too small for noise of the highest quality
-            return _saved(image, "JPEG", quality=self._quality, subsampling=FULL_COLOUR, **options)
+            return _saved(image, "JPEG", options)
 
 
-def _saved(image: Image.Image, format: str, **options: Any) -> bytes:
+def _saved(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
     buffer = BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
