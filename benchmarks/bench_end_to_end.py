@@ -225,7 +225,8 @@ def report(result: Mapping[str, Any]) -> list[str]:
     """The README's section."""
     made_by = result["reference"]
     against = f"Reference: realesrgan {made_by['realesrgan']}, fp32, whole picture at once. " if made_by else ""
-    runs = f"Median of {result['repetitions']}, least to greatest in brackets."
+    count = result["repetitions"]
+    runs = "One run of each." if count == 1 else f"Median of {count}, least to greatest in brackets."
     lines = [f"{described(result['machine'])} {against}{runs}", ""]
     rows: list[Sequence[object]] = [
         ("model, input", "who", "whole process, s", "times faster", "peak, MB", "network alone, s per output MP")
@@ -275,6 +276,8 @@ def difference_line(case: Case, measured: Mapping[str, Any]) -> str:
     """How far our pictures are from the reference's, in words."""
     words = [
         f"{name} {one['psnr']:.1f} dB, mean {one['mean_levels']:.2f}, worst {one['worst_levels']} of 255"
+        if one["worst_levels"]
+        else f"{name} equal"
         for name, one in measured["difference"].items()
     ]
     return f"- {case.model}, our 8-bit picture against the reference's: {'; '.join(words)}."

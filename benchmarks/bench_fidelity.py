@@ -58,24 +58,24 @@ class Options:
         return 1 if self.smoke else None
 
     @property
-    def reference_side(self) -> int:
-        """Pictures are cut to their middle, to at most this many pixels a side: beside the reference,"""
-        return 48 if self.smoke else 256
+    def reference_size(self) -> tuple[int, int]:
+        """Pictures are cut to their middle, of at most this (height, width): beside the reference,"""
+        return (48, 48) if self.smoke else (256, 256)
 
     @property
-    def precision_side(self) -> int:
+    def precision_size(self) -> tuple[int, int]:
         """between precisions,"""
-        return 48 if self.smoke else 160
+        return (48, 48) if self.smoke else (160, 160)
 
     @property
-    def tiled_side(self) -> int:
+    def tiled_size(self) -> tuple[int, int]:
         """and between tiles and the whole."""
-        return 144 if self.smoke else 512
+        return (48, 144) if self.smoke else (512, 512)
 
     @property
     def tile(self) -> int:
-        """Side of a tile's core: two by two, and no window may hold the whole picture."""
-        return self.tiled_side // 2
+        """Side of a tile's core; the picture is so large that no window holds the whole of it."""
+        return 72 if self.smoke else 256
 
     def model(self, name: str) -> Path:
         """Where its weights are."""
@@ -108,7 +108,7 @@ def parsed() -> Options:
 def beside_reference(options: Options) -> Result:
     """Our fp32 and the reference's untiled fp32, as 8-bit pictures."""
     names = BESIDE_REFERENCE[: options.most]
-    pictures = [cut(path, options.reference_side) for path in needed(options.data, *names)]
+    pictures = [cut(path, options.reference_size) for path in needed(options.data, *names)]
     weights = options.model(X4PLUS)
     with tempfile.TemporaryDirectory() as folder:
         repacked = Path(folder) / "weights.pth"
@@ -134,7 +134,7 @@ def precision(model: str, options: Options) -> Result:
     rows = []
     for folder in SETS:
         for path in pictures_of(options.data / folder)[: options.most]:
-            picture = cut(path, options.precision_side)
+            picture = cut(path, options.precision_size)
             both = [opened.restore(picture).pixels for opened in (auto, fp32)]
             rows.append({"picture": f"{folder}/{path.name}", "size": list(picture.size), **difference(*both)})
     dtype = str(auto.engine.dtype).removeprefix("torch.")
@@ -146,22 +146,14 @@ def precision(model: str, options: Options) -> Result:
 def tiling(model: str, options: Options) -> Result:
     """Tiles against the whole picture, both in fp32, with the network's own overlap."""
     rows = []
-    path = options.model(model)
-    whole, tiled = (Restorer.open(path, settings=replace(FP32, tile=tile)) for tile in (0, options.tile))
+    whole = Restorer.open(options.model(model), settings=replace(FP32, tile=0))
+    tiled = Restorer(whole.engine, replace(FP32, tile=options.tile), whole.model)
     for name in TILED_PHOTOS[: options.most]:
-        picture = cut(*needed(options.data, name), options.tiled_side)
+        picture = cut(*needed(options.data, name), options.tiled_size)
         plan = tiled.plan(picture).plans()[0]
         a, b = (opened.restore(picture).pixels for opened in (tiled, whole))
-        scale = whole.engine.traits.scale
-        rows.append(
-            {
-                "picture": name,
-                "size": list(picture.size),
-                "tiles": plan.count,
-                **difference(a, b),
-                **beside_seams(a, b, plan, scale),
-            }
-        )
+        apart = {**difference(a, b), **beside_seams(a, b, plan, whole.engine.traits.scale)}
+        rows.append({"picture": name, "size": list(picture.size), "tiles": plan.count, **apart})
         say(f"tiles, {model}, {name}: {rows[-1]['psnr']:.1f} dB, worst {rows[-1]['worst_value']:.2g}")
     return {"tile": options.tile, "overlap": whole.engine.traits.overlap, **summed(rows), "pictures": rows}
 
@@ -180,12 +172,11 @@ def set5(options: Options) -> Result:
     return {"weights": SRGAN, "psnr_y": scores, "mean": mean, "goal": SET5_GOAL}
 
 
-def cut(path: Path, side: int) -> Picture:
-    """The middle of a picture, at most `side` each way, as float32 in [0, 1] without alpha; grey stays grey."""
+def cut(path: Path, most: tuple[int, int]) -> Picture:
+    """The middle of a picture, at most (height, width), as float32 in [0, 1] without alpha; grey stays grey."""
     read = read_picture(path)
-    height, width = read.size
-    top, left = max(0, height - side) // 2, max(0, width - side) // 2
-    pixels = read.pixels[top : top + side, left : left + side]
+    top, left = (max(0, have - side) // 2 for have, side in zip(read.size, most, strict=True))
+    pixels = read.pixels[top : top + most[0], left : left + most[1]]
     return Picture(pixels=pixels.astype(np.float32) / np.float32(read.peak))
 
 

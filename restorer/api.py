@@ -1,17 +1,22 @@
 """What users and apps call: open a model once, then hand it pictures of any kind and get the same kind back."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from restorer.engines import Engine, open_engine
 from restorer.errors import OutOfMemoryError, PictureError, UsageError, WeightsError
 from restorer.networks.spec import Model, StateDict, load_weights
+from restorer.pipeline.codecs.intake import naming
+from restorer.pipeline.codecs.modes import to_arrays
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.pipeline.restore import Progress, Upscale
 from restorer.pipeline.settings import UpscaleSettings
@@ -21,10 +26,13 @@ from restorer.weights.find import find_weights
 from restorer.weights.read import read_checkpoint
 from restorer.weights.records import partners
 
-if TYPE_CHECKING:
-    from PIL import Image
-
+log = logging.getLogger(__name__)
 DEFAULTS = UpscaleSettings()
+ARRAY_DTYPES = ("uint8", "uint16", "float32")
+"""What the pipeline computes in; other floats are made float32 on the way in and what they were on the way out."""
+BRIGHTEST = 64.0
+"""Floats above this are thought to be a mistake of scale."""
+KEPT_BY_PIL = ("dpi", "exif", "xmp")
 
 
 def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None) -> Model:
@@ -37,7 +45,10 @@ def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, d
         one, other = partners(str(name))
         strong, weak = (_weights(record.name)[0] for record in (one, other))
         weights = _mixed(strong, weak, denoise)
-    return load_weights(weights, facts={**known, **(facts or {})})
+    try:
+        return load_weights(weights, facts={**known, **(facts or {})})
+    except WeightsError as e:
+        raise type(e)(f"{name}: {e}") from e
 
 
 class Restorer:
@@ -63,6 +74,8 @@ class Restorer:
 
     def plan(self, picture: Picture) -> Upscale:
         """What would be done to a picture, or is about to be."""
+        if picture.pixels.dtype == np.float32:
+            _check_finite(picture)
         return Upscale(picture, self.engine, self.settings)
 
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
@@ -93,13 +106,17 @@ class Restorer:
             return self._array(x)
         if isinstance(x, str | Path | bytes):
             return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
-        if type(x).__module__.startswith("PIL."):
+        if isinstance(x, Image.Image):
             return self._pil(x)
         raise PictureError(
             f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path"
         )
 
     def _tensor(self, x: Tensor) -> Tensor:
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            raise PictureError("the tensor holds NaN or infinity; replace them first, such as with torch.nan_to_num")
+        if x.is_floating_point() and x.numel():
+            _warn_of_bytes(float(x.max()))
         tile = self.settings.tile
         while True:
             try:
@@ -109,37 +126,63 @@ class Restorer:
                     raise
                 tile = max(32, (tile or max(x.shape[-2:])) // 2)
 
-    def _array(self, x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        if x.ndim == 4:
-            return np.stack([self._array(item) for item in x])
+    def _array(self, x: NDArray[Any]) -> NDArray[Any]:
+        if x.ndim == 4 and len(x):
+            return np.stack([self._array(item) for item in x]).astype(x.dtype, copy=False)
         if x.ndim == 2:
             return self._array(x[:, :, None])[:, :, 0]
         if x.ndim != 3 or x.shape[2] not in (1, 2, 3, 4):
             raise PictureError(f"expected an array (H, W[, 1 to 4]) or (N, H, W, C), got shape {x.shape}")
-        kept = x if x.dtype in (np.uint8, np.uint16, np.float32) else None
-        if kept is None and not np.issubdtype(x.dtype, np.floating):
+        if x.dtype.name not in ARRAY_DTYPES and x.dtype.kind != "f":
             raise PictureError(f"expected uint8, uint16 or float in [0, 1], got {x.dtype}; convert it first")
-        pixels = np.ascontiguousarray(x if kept is not None else x.astype(np.float32))
+        if x.dtype.kind == "f" and x.size:
+            _warn_of_bytes(float(x.max()))
+        pixels = x.astype(x.dtype.name if x.dtype.name in ARRAY_DTYPES else np.float32, copy=False)
         alpha = pixels[:, :, -1] if x.shape[2] in (2, 4) else None
         colour = pixels[:, :, : 3 if x.shape[2] >= 3 else 1]
-        done = self.restore(Picture(pixels=np.ascontiguousarray(colour), alpha=alpha))
-        parts = [done.pixels] if done.alpha is None else [done.pixels, done.alpha[:, :, None]]
-        out = np.concatenate(parts, axis=2).astype(x.dtype)
-        return out.clip(0, 1) if out.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1 else out
+        out = _joined(self.restore(Picture(pixels=np.ascontiguousarray(colour), alpha=alpha)))
+        in_range = x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1
+        return (out.clip(0, 1) if in_range else out).astype(x.dtype)
 
-    def _pil(self, image: "Image.Image") -> "Image.Image":
-        from PIL import Image
-
-        simple = ("L", "LA", "RGB", "RGBA", "I;16")
-        mode = image.mode if image.mode in simple else ("RGBA" if image.has_transparency_data else "RGB")
-        done = Image.fromarray(self._array(np.array(image.convert(mode) if mode != image.mode else image)))
-        done.info = {key: image.info[key] for key in ("icc_profile", "dpi", "exif") if key in image.info}
-        return done
+    def _pil(self, image: Image.Image) -> Image.Image:
+        """Modes that are no pixels of their own (P, 1, CMYK, ...) come back as what they stand for."""
+        if image.mode in ("I", "F"):
+            raise PictureError(f"a PIL image of mode {image.mode} does not say what is white; convert it to I;16 or L")
+        with naming("PIL image"):
+            arrays = to_arrays(image, bits=1 if image.mode == "1" else 8)
+        for notice in arrays.notices:
+            log.warning("PIL image: %s", notice)
+        deep = arrays.pixels.dtype == np.uint16  # PIL has no 16-bit grey with alpha
+        done = self.restore(Picture(pixels=arrays.pixels, alpha=None if deep else arrays.alpha))
+        array = _joined(done)
+        out = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        out.info = {key: image.info[key] for key in KEPT_BY_PIL if key in image.info}
+        if arrays.icc is not None:
+            out.info["icc_profile"] = arrays.icc
+        return out
 
 
 def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSettings = DEFAULTS) -> Any:
     """A picture of any kind -> the same kind, larger: `Restorer.open(model, settings=settings)(x)`."""
     return Restorer.open(model, settings=settings)(x)
+
+
+def _warn_of_bytes(largest: float) -> None:
+    """Scene values of a few times white are common; 255 is most often a forgotten division."""
+    if largest > BRIGHTEST:
+        log.warning("floats are taken to be in [0, 1], but go up to %g; divide by 255 if that is white", largest)
+
+
+def _check_finite(picture: Picture) -> None:
+    if not all(np.isfinite(plane).all() for plane in (picture.pixels, picture.alpha) if plane is not None):
+        raise PictureError("the picture holds NaN or infinity; replace them first, such as with numpy.nan_to_num")
+
+
+def _joined(picture: Picture) -> NDArray[Any]:
+    """(H, W, C[+1]): alpha last."""
+    if picture.alpha is None:
+        return picture.pixels
+    return np.concatenate([picture.pixels, picture.alpha[:, :, None]], axis=2)
 
 
 def _weights(name: str | Path) -> tuple[StateDict, dict[str, object]]:

@@ -162,7 +162,7 @@ def test_lowered_network_keeps_its_ends_and_its_quality(case: Case, precision: s
     ends = [network.get_submodule(part).weight.dtype for part in spec.float_parts]
     assert set(ends) == {torch.float32}
     dtypes = [module.weight.dtype for module in network.modules() if isinstance(module, Conv)]
-    assert dtypes.count(HALVES[precision]) == len(dtypes) - 2
+    assert dtypes.count(HALVES[precision]) == len(dtypes) - len(ends) > 0
 
 
 @each_case

@@ -55,7 +55,7 @@ class Compact(nn.Module):
         return self.body[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        # shuffled, s*s equal channels are the nearest-neighbour picture: so it is added before, at a fraction of the cost
+        # s*s equal channels, shuffled, are the nearest-neighbour picture; to add them before the shuffle costs less
         y = self.body(x) + x.repeat_interleave(self.scale**2, dim=1)
         return F.pixel_shuffle(y, self.scale)
 

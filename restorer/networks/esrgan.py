@@ -145,7 +145,8 @@ def _leaky(x: Tensor) -> Tensor:
 def traits(config: ESRGANConfig) -> Traits:
     """Each dense block reaches 5 pixels, the first and the body's last convolution 1 each, the end 2."""
     radius = config.unshuffle * (15 * config.blocks + 4)
-    grown = config.features * 4**config.upsamples
+    features = config.features
+    grown, drawn = features * 4**config.upsamples, config.out_channels * 4**config.upsamples
     return Traits(
         scale=config.scale,
         in_channels=config.in_channels,
@@ -153,10 +154,8 @@ def traits(config: ESRGANConfig) -> Traits:
         multiple_of=config.unshuffle,
         radius=radius,
         overlap=min(32, radius),
-        values_per_pixel=math.ceil(max(3 * grown + config.features, 5 * config.features + 8 * config.grow) / config.unshuffle**2),
-        values_in_blocks=math.ceil(
-            (5 * config.features + config.out_channels * 4**config.upsamples) / config.unshuffle**2
-        ),
+        values_per_pixel=math.ceil(max(3 * grown + features, 5 * features + 8 * config.grow) / config.unshuffle**2),
+        values_in_blocks=math.ceil((5 * features + drawn) / config.unshuffle**2),
         operations=_operations(config),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )

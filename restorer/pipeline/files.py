@@ -1,4 +1,4 @@
-"""Which files a run reads and writes: inputs walked, the tree mirrored, no two inputs ever sharing an output. Torch-free."""
+"""Which files a run reads and writes: inputs walked, the tree mirrored, no two inputs sharing an output. Torch-free."""
 
 import os
 from collections import defaultdict
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restorer.errors import PictureError, UsageError
+from restorer.pipeline.journal import Journal
 
 READABLE = frozenset(
     [
@@ -82,8 +83,9 @@ class Job:
 
     @property
     def label(self) -> str:
-        """How messages call the input."""
-        return "standard input" if self.source is None else str(self.source)
+        """How messages call the input, on one printable line."""
+        name = "standard input" if self.source is None else str(self.source)
+        return name if name.isprintable() else repr(name)[1:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +103,14 @@ def plan_jobs(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
     """
     if not inputs:
         raise UsageError("no input; name a picture, a folder, or - for standard input")
-    if out == "-" or (_names_file(out) and not Path(out).is_dir()):
-        return _single(inputs, out, files)
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{out}: is a file without a picture's suffix; name a folder, or a file such as out.png")
-    named = list(_walk_all(inputs, folder, files))
-    _keep_apart(named, folder, files)
-    jobs = [Job(source=source, output=folder / name, name=name) for source, name in _distinct(named, files)]
-    taken = {job.source.resolve() for job in jobs if job.source is not None}
-    for job in jobs:
-        if job.output is not None and job.output.resolve() in taken:
-            raise UsageError(f"{job.output}: is an input too; give --suffix or another output folder")
-    return Jobs(jobs=tuple(jobs), folder=folder)
+    if list(inputs).count("-") > 1:
+        raise UsageError("standard input can be read once only; name - once")
+    try:
+        if out == "-" or (_names_file(out) and not Path(out).is_dir()):
+            return _single(inputs, out, files)
+        return _many(inputs, out, files)
+    except OSError as e:  # a name that is too long, a folder that may not be entered
+        raise UsageError(f"{e.filename}: {e.strerror}; check the path and its permissions") from e
 
 
 def output_format(job: Job, files: FileSettings) -> str:
@@ -148,6 +145,20 @@ def _single(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
     return Jobs(jobs=(Job(source=source, output=output, name=str(output)),), folder=None)
 
 
+def _many(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{out}: is a file without a picture's suffix; name a folder, or a file such as out.png")
+    named = list(_walk_all(inputs, folder, files))
+    _keep_apart(named, folder, files)
+    jobs = [Job(source=source, output=folder / name, name=name) for source, name in _distinct(named, files)]
+    taken = {os.path.realpath(job.source) for job in jobs if job.source is not None}
+    for job in jobs:
+        if job.output is not None and os.path.realpath(job.output) in taken:
+            raise UsageError(f"{job.output}: is an input too; give --suffix or another output folder")
+    return Jobs(jobs=tuple(jobs), folder=folder)
+
+
 def _walk_all(inputs: Sequence[str], out: Path, files: FileSettings) -> Iterable[tuple[Path | None, str]]:
     """(input, its path under OUT as if it kept its name)."""
     folders = [text for text in inputs if text != "-" and Path(text).is_dir()]
@@ -168,28 +179,36 @@ def _walk_all(inputs: Sequence[str], out: Path, files: FileSettings) -> Iterable
 
 
 def _walk(folder: Path, out: Path, *, recursive: bool) -> Iterable[Path]:
-    """Files with a picture's suffix, in name order; hidden ones and those under OUT are passed over."""
-    skip = out.resolve()
-    for top, folders, names in os.walk(folder):
+    """Files with a picture's suffix, in name order; hidden ones and what earlier runs left in OUT are passed over."""
+    skip = os.path.realpath(out)
+    made = {os.path.realpath(out / name) for name in Journal(out).outputs}
+    for top, folders, names in os.walk(folder, onerror=_refuse):
         here = Path(top)
-        folders[:] = sorted(f for f in folders if recursive and not f.startswith(".") and (here / f).resolve() != skip)
+        folders[:] = sorted(
+            f for f in folders if recursive and not f.startswith(".") and os.path.realpath(here / f) != skip
+        )
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in READABLE:
+            readable = not name.startswith(".") and Path(name).suffix.lower() in READABLE
+            if readable and os.path.realpath(here / name) not in made:
                 yield here / name
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _keep_apart(named: list[tuple[Path | None, str]], out: Path, files: FileSettings) -> None:
     if files.suffix:
         return
-    homes = {source.parent.resolve() for source, _ in named if source is not None}
-    if out.resolve() in homes:
+    homes = {os.path.realpath(source.parent) for source, _ in named if source is not None}
+    if os.path.realpath(out) in homes:
         raise UsageError(f"{out}: holds the inputs too; give --suffix, or another output folder")
 
 
 def _distinct(named: list[tuple[Path | None, str]], files: FileSettings) -> Iterable[tuple[Path | None, str]]:
     """Give every input an output name of its own, also where upper and lower case are one.
 
-    Inputs whose outputs would be one keep their own suffix within the name: a.bmp and a.gif become a.bmp.png, a.gif.png.
+    Inputs whose outputs would be one keep their own suffix in the name: a.bmp and a.gif become a.bmp.png, a.gif.png.
     """
     first = [_output_name(name, files, keep=False) for _, name in named]
     count: dict[str, int] = defaultdict(int)

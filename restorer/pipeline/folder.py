@@ -1,97 +1,59 @@
-"""Many files, one after another: reading ahead, computing and writing overlap; a bad file is told and the rest goes on."""
+"""Many files, one after another: reading ahead, computing and writing overlap; a bad file is told, the rest goes on.
+
+Nothing here loads torch: a file that cannot be read is refused before the network is.
+"""
 
 import errno
-import logging
-import queue
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from threading import Event as Flag
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from restorer.errors import RestorerError, WriteError
+from restorer.errors import OutOfMemoryError, PictureError, RestorerError, WriteError
+from restorer.pipeline.background import Output
 from restorer.pipeline.codecs.atomic import sweep
 from restorer.pipeline.codecs.encode import RowWriter, check_format, open_writer
+from restorer.pipeline.codecs.intake import LIMIT_BYTES
+from restorer.pipeline.events import LONG, Event, described, quicker, spoken
 from restorer.pipeline.files import FileSettings, Job, Jobs, output_format
 from restorer.pipeline.journal import Entry, Journal, sha256, stamp
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.pipeline.settings import UpscaleSettings
-from restorer.pipeline.source import Block, RowTaker
 
 if TYPE_CHECKING:
-    from restorer.api import Restorer
+    from restorer.engines import Engine
+    from restorer.pipeline.restore import Upscale
 
-log = logging.getLogger(__name__)
-Event = dict[str, object]
 Report = Callable[[Event], None]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-HELD_BANDS = 1
-LONG = 60.0
-"""Seconds from which a run is announced."""
+NO_STAMP = (0, 0)
+
+
+class Planner(Protocol):
+    """What a run needs of a Restorer."""
+
+    engine: "Engine"
+
+    def plan(self, picture: Picture) -> "Upscale":
+        """What is about to be done to a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How a run ended."""
+    """How a run ended, in numbers of pictures."""
 
-    done: int
-    skipped: int
-    failed: int
-
-
-class Stopped(Exception):
-    """The writer was told to give up; never leaves this module."""
-
-
-class Output:
-    """Rows go to a writer in the background; at most one band waits. `finish` gives the hash of what was written."""
-
-    def __init__(self, pool: ThreadPoolExecutor, open_file: Callable[[], RowWriter]) -> None:
-        self._queue: queue.Queue[Block | bool] = queue.Queue(HELD_BANDS)
-        self._open = open_file
-        self.written: Future[None] = pool.submit(self._drain)
-
-    def __call__(self, rows: Block) -> None:
-        """Hand rows to the writer; its error, if it had one, comes out here."""
-        self._put(rows)
-
-    def finish(self) -> None:
-        """No more rows come; `written` is done when the file has its name."""
-        self._put(True)
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        if not self.written.done():
-            try:
-                self._put(False)
-            except RestorerError:
-                return
-        self.written.exception()
-
-    def _put(self, item: Block | bool) -> None:
-        while True:
-            if self.written.done():
-                self.written.result()
-                return
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def _drain(self) -> None:
-        with self._open() as writer:
-            while True:
-                item = self._queue.get()
-                if item is True:
-                    writer.close()
-                    return
-                if item is False:
-                    writer.abort()
-                    return
-                writer.write_rows(item)
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    left: int = 0
+    """Not tried because the disk is full."""
+    planned: int = 0
+    """Would be done; for previews."""
 
 
 class FolderRun:
@@ -104,53 +66,76 @@ class FolderRun:
         settings: UpscaleSettings,
         files: FileSettings,
         weights: str,
-        open_restorer: Callable[[], "Restorer"],
+        open_restorer: Callable[[], Planner],
         report: Report,
     ) -> None:
         self._jobs, self._settings, self._files, self._report = jobs, settings, files, report
         self._weights, self._open_restorer = weights, open_restorer
-        self._restorer: Restorer | None = None
+        self._restorer: Planner | None = None
         self._journal = Journal(jobs.folder) if jobs.folder is not None else None
         self._settings_hash = settings.digest() + f"-{files.quality}"
+        self._stdin = b""
         self._stamps: dict[str, tuple[int, int]] = {}
         self._pending: list[tuple[Job, Output, Event]] = []
-        self._estimated = False
+        self._estimated = self._full = False
+        self._stop = Flag()
         self._done = self._skipped = self._failed = 0
 
     def run(self) -> Summary:
         """Every job ends as done, skipped or failed, and is reported; a full disk ends the run."""
-        if self._jobs.folder is not None:
-            for folder in {job.output.parent for job in self._jobs.jobs if job.output is not None}:
-                sweep(folder)
+        self._look_ahead()
+        for folder in {job.output.parent for job in self._jobs.jobs if job.output is not None and self._journal}:
+            sweep(folder)
         todo = [job for job in self._jobs.jobs if not self._is_done(job)]
         with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
             try:
                 for job, coming in _ahead(readers, todo, self._read):
                     self._one(job, coming, writers)
                     self._settle(keep=1)
+                    if self._full:
+                        break
                 self._settle(keep=0)
             except BaseException:
-                for _, output, _ in self._pending:
-                    output.abort()
+                self._stop.set()  # what is finished is still written; what is not leaves nothing behind
                 raise
-        return Summary(done=self._done, skipped=self._skipped, failed=self._failed)
+        left = len(todo) - self._done - self._failed
+        return Summary(done=self._done, skipped=self._skipped, failed=self._failed, left=left)
 
     def preview(self) -> Summary:
         """Read every picture and say what would be done; nothing is computed and nothing written."""
+        self._look_ahead()
+        planned, seconds = 0, 0.0
         for job in self._jobs.jobs:
             if self._is_done(job):
                 continue
             try:
                 picture = self._read(job)
-                restorer = self._opened()
-                self._report({**described(job, restorer.plan(picture), restorer), "event": "plan"})
-                self._done += 1
             except RestorerError as e:
-                self._failed += 1
-                self._report({"event": "error", "input": job.label, "reason": str(e)})
-        return Summary(done=self._done, skipped=self._skipped, failed=self._failed)
+                self._fail(job, e, note=False)
+                continue
+            restorer = self._opened()
+            try:
+                _, event = self._planned(job, picture, restorer)
+            except RestorerError as e:
+                self._fail(job, e, note=False)
+                continue
+            planned, seconds = planned + 1, seconds + float(str(event["estimated_seconds"]))
+        if seconds >= LONG or planned > 1:
+            self._announce(seconds, " in all")
+        return Summary(planned=planned, skipped=self._skipped, failed=self._failed)
 
-    def _opened(self) -> "Restorer":
+    def _look_ahead(self) -> None:
+        """Refuse before any work what would fail after it; take standard input, here where a signal ends the wait."""
+        for folder in {job.output.parent for job in self._jobs.jobs if job.output is not None}:
+            check_writable(folder)
+        if any(job.source is None for job in self._jobs.jobs):
+            if sys.stdin is None:
+                raise PictureError("standard input is closed; send a picture to it")
+            self._stdin = sys.stdin.buffer.read(LIMIT_BYTES + 1)
+        if sys.stdout is None and any(job.output is None for job in self._jobs.jobs):
+            raise WriteError("standard output is closed; send it somewhere")
+
+    def _opened(self) -> Planner:
         if self._restorer is None:
             self._restorer = self._open_restorer()
         return self._restorer
@@ -168,10 +153,13 @@ class FolderRun:
 
     def _read(self, job: Job) -> Picture:
         self._refuse_foreign(job)
-        if job.source is not None and job.source.is_file():
-            self._stamps[job.name] = stamp(job.source)
-        source: Path | bytes = sys.stdin.buffer.read() if job.source is None else job.source
-        picture = read_picture(source, limit_pixels=int(self._settings.max_megapixels_in * 1e6))
+        if job.source is not None:
+            self._stamps[job.name] = _stamp(job.source)
+        picture = read_picture(
+            self._stdin if job.source is None else job.source,
+            limit_pixels=int(self._settings.max_megapixels_in * 1e6),
+            name=job.label,
+        )
         for notice in picture.source.notices:
             self._notice(job, notice)
         if picture.source.frames > 1:
@@ -179,72 +167,81 @@ class FolderRun:
         return picture
 
     def _refuse_foreign(self, job: Job) -> None:
-        """A file in OUT that no run of ours made is not ours to replace."""
-        if self._journal is None or self._files.overwrite or job.output is None or self._journal.knows(job.name):
+        """A file in OUT that no run of ours made, or that was changed since, is not ours to replace."""
+        if self._journal is None or self._files.overwrite or job.output is None or _stamp(job.output) == NO_STAMP:
             return
-        if job.output.exists():
-            raise WriteError(f"{job.output}: exists, and was not made by an earlier run; give --overwrite or --suffix")
+        if not self._journal.made(output=job.output, name=job.name):
+            raise WriteError(
+                f"{job.output}: exists, and is not as an earlier run made it; give --overwrite or --suffix"
+            )
 
     def _notice(self, job: Job, text: str) -> None:
         self._report({"event": "notice", "input": job.label, "reason": text})
 
     def _one(self, job: Job, coming: "Future[Picture]", writers: ThreadPoolExecutor) -> None:
-        start = time.perf_counter()
         try:
             picture = coming.result()
-            result = self._restore(job, picture, self._opened(), writers)
         except RestorerError as e:
             self._fail(job, e)
             return
-        result[2]["seconds"] = time.perf_counter() - start
-        self._pending.append(result)
+        restorer = self._opened()  # what is wrong with the model is no picture's fault, and ends the run
+        try:
+            self._pending.append(self._restore(job, picture, restorer, writers))
+        except RestorerError as e:
+            self._fail(job, e)
+        except MemoryError:
+            self._fail(job, _no_room())
+
+    def _planned(self, job: Job, picture: Picture, restorer: Planner) -> tuple["Upscale", Event]:
+        work = restorer.plan(picture)
+        info = replace(picture.info, size=work.size_out)
+        for notice in check_format(output_format(job, self._files), info, quality=self._files.quality):
+            self._notice(job, notice)
+        event = described(job, work, model=self._settings.model)
+        self._report({"event": "plan", **event})
+        return work, event
 
     def _restore(
-        self, job: Job, picture: Picture, restorer: "Restorer", writers: ThreadPoolExecutor
+        self, job: Job, picture: Picture, restorer: Planner, writers: ThreadPoolExecutor
     ) -> tuple[Job, Output, Event]:
-        work = restorer.plan(picture)
-        for notice in check_format(
-            output_format(job, self._files), replace(picture.info, size=work.size_out), quality=self._files.quality
-        ):
-            self._notice(job, notice)
-        event = described(job, work, restorer)
-        self._report({**event, "event": "plan"})
-        self._estimate(float(str(event["estimated_seconds"])))
+        work, event = self._planned(job, picture, restorer)
+        self._estimate(job, float(str(event["estimated_seconds"])))
         begun = time.perf_counter()
+        megapixels = work.size_out[0] * work.size_out[1] / 1e6
         outputs: list[Output] = []
 
-        def open_rows() -> RowTaker:
+        def open_rows() -> Output:
             for old in outputs:
                 old.abort()
-            outputs[:] = [Output(writers, lambda: self._writer(job, picture, work.size_out, begun))]
+            outputs[:] = [Output(writers, lambda: self._writer(job, picture, work.size_out, begun), self._stop)]
             return outputs[0]
 
+        def progress(done: int, total: int) -> None:
+            self._report(
+                {"event": "progress", "input": job.label, "done": done, "total": total, "megapixels": megapixels}
+            )
+
         try:
-            work.run(open_rows, progress=lambda done, total: self._progress(job, done, total))
+            work.run(open_rows, progress=progress)
             outputs[0].finish()
-        except BaseException:
+        except (RestorerError, MemoryError):
             for output in outputs:
                 output.abort()
             raise
-        return job, outputs[0], {**event, "tile": list(work.plans()[-1].tile), "event": "result"}
+        seconds = time.perf_counter() - begun
+        speed = {"seconds": round(seconds, 3), "megapixels_per_second": round(megapixels / max(1e-6, seconds), 3)}
+        return job, outputs[0], {"event": "result", **described(job, work, model=self._settings.model), **speed}
 
-    def _estimate(self, seconds: float) -> None:
-        """Before a long run: how long it will be, taking every picture for one like the first."""
-        count = len(self._jobs.jobs) - self._skipped
-        if self._estimated or seconds * count < LONG:
-            return
-        self._estimated = True
-        more = f" for {count} pictures like the first" if count > 1 else ""
-        self._report(
-            {
-                "event": "estimate",
-                "seconds": seconds * count,
-                "reason": f"takes about {spoken(seconds * count)}{more}{quicker(self._settings.model)}",
-            }
-        )
+    def _estimate(self, job: Job, seconds: float) -> None:
+        """Before a long run, once: how long it will be, taking every picture that is left for one like this."""
+        count = len(self._jobs.jobs) - self._skipped - self._done - self._failed - len(self._pending)
+        if not self._estimated and seconds * count >= LONG:
+            self._estimated = True
+            self._announce(seconds * count, f" for {count} pictures like {job.label}" if count > 1 else "")
 
-    def _progress(self, job: Job, done: int, total: int) -> None:
-        self._report({"event": "progress", "input": job.label, "done": done, "total": total})
+    def _announce(self, seconds: float, of_what: str) -> None:
+        words = f"takes about {spoken(seconds)}{of_what}" + (quicker(self._settings.model) if seconds >= LONG else "")
+        self._report({"event": "estimate", "seconds": round(seconds, 1), "reason": words})
 
     def _writer(self, job: Job, picture: Picture, size: tuple[int, int], begun: float) -> RowWriter:
         target: Path | BinaryIO = sys.stdout.buffer if job.output is None else job.output
@@ -267,7 +264,7 @@ class FolderRun:
             Entry(
                 input=str(job.source),
                 output=job.name,
-                input_sha256=sha256(job.source) if stamp(job.source) == before else "",
+                input_sha256=_digest(job.source, before),
                 input_stamp=before,
                 settings=self._settings_hash,
                 weights=self._weights,
@@ -285,74 +282,41 @@ class FolderRun:
                 output.written.result()
             except RestorerError as e:
                 self._fail(job, e)
-                continue
-            self._done += 1
-            self._report(event)
+            except MemoryError:
+                self._fail(job, _no_room())
+            else:
+                self._done += 1
+                self._report(event)
 
-    def _fail(self, job: Job, error: RestorerError) -> None:
+    def _fail(self, job: Job, error: RestorerError, *, note: bool = True) -> None:
         self._failed += 1
-        reason = str(error)
-        self._report({"event": "error", "input": job.label, "reason": reason})
-        if self._journal is not None and job.source is not None and not _is_full(error):
-            self._journal.add(
-                Entry(
-                    input=str(job.source),
-                    output=job.name,
-                    input_sha256="",
-                    input_stamp=(0, 0),
-                    settings=self._settings_hash,
-                    weights=self._weights,
-                    state="failed",
-                    reason=reason,
-                )  # fmt: skip
+        self._report({"event": "error", "input": job.label, "reason": str(error)})
+        self._full = self._full or _is_full(error)
+        if self._journal is None or job.source is None or self._full or not note:
+            return
+        self._journal.add(
+            Entry(
+                input=str(job.source),
+                output=job.name,
+                input_sha256="",
+                input_stamp=NO_STAMP,
+                settings=self._settings_hash,
+                weights=self._weights,
+                state="failed",
+                reason=str(error),
             )
-        if _is_full(error) and len(self._jobs.jobs) > 1:
-            raise WriteError(
-                f"the disk is full; {self._done} pictures are whole, run again when there is room"
-            ) from error
+        )
 
 
-def described(job: Job, work: "object", restorer: "Restorer") -> Event:
-    """What a plan and a result say of one picture."""
-    from restorer.pipeline.restore import Upscale
-
-    assert isinstance(work, Upscale)
-    plan = work.plans()[-1]
-    pixels = sum(p.count * p.window[0] * p.window[1] for p in work.plans())
-    return {
-        "input": job.label,
-        "output": "-" if job.output is None else str(job.output),
-        "model": restorer.settings.model,
-        "engine": restorer.engine.name,
-        "precision": str(restorer.engine.dtype).removeprefix("torch."),
-        "device": str(restorer.engine.device),
-        "size_in": [work.size_in[1], work.size_in[0]],
-        "size_out": [work.size_out[1], work.size_out[0]],
-        "passes": work.passes,
-        "tile": list(plan.tile),
-        "tiles": plan.count,
-        "estimated_seconds": round(pixels / max(1.0, restorer.engine.pixels_per_second), 1),
-    }
-
-
-def spoken(seconds: float) -> str:
-    """A length of time as one would say it.
-
-    >>> spoken(95), spoken(4000)
-    ('2 minutes', '1.1 hours')
-    """
-    return f"{max(1, round(seconds / 60))} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
-
-
-def quicker(model: str) -> str:
-    """The words that name a quicker model for the same task, where the table knows one."""
-    from restorer.weights.records import find_record
-
-    record = find_record(model)
-    if record is None or record.quicker is None:
-        return ""
-    name, times = record.quicker
-    return f"; --model {name} would be about {times} times quicker"
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made, or into which nothing may be written."""
+    here = Path(os.path.abspath(folder))  # noqa: PTH100 -- absolute() leaves `..` in
+    while not os.path.lexists(here):
+        here = here.parent
+    if not here.is_dir():
+        raise WriteError(f"{folder}: cannot be made, {here} is not a folder; choose another output folder")
+    if not os.access(here, os.W_OK | os.X_OK):
+        raise WriteError(f"{folder}: no permission to write in {here}; choose another output folder")
 
 
 def make_folder(folder: Path) -> None:
@@ -361,6 +325,26 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise WriteError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
+
+
+def _no_room() -> OutOfMemoryError:
+    return OutOfMemoryError("not enough memory for this picture; give a smaller one, or ask for less")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """As `stamp`; NO_STAMP where there is no such file."""
+    try:
+        return stamp(path)
+    except OSError:
+        return NO_STAMP
+
+
+def _digest(path: Path, before: tuple[int, int]) -> str:
+    """Hash an input; "" where it is no longer what it was, and so matches nothing."""
+    try:
+        return sha256(path) if stamp(path) == before else ""
+    except OSError:
+        return ""
 
 
 def _is_full(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ class Entry:
     """One input and what came of it."""
 
     input: str
-    """Path as the run saw it, relative to the input folder."""
+    """Path as the run was given it."""
     output: str
     """Path relative to OUT."""
     input_sha256: str
@@ -39,17 +39,25 @@ class Entry:
 
 
 class Journal:
-    """The entries of OUT, the last one of each output winning. A line is on the disk before its picture gets its name."""
+    """The entries of OUT, the last of each output winning. A line is on the disk before its picture gets its name."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._lock = threading.Lock()
-        self._entries = {entry.output: entry for entry in _read(self.path)}
+        self._entries: dict[str, list[Entry]] = {}
+        for entry in _read(self.path):
+            self._entries.setdefault(entry.output, []).append(entry)
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """Names of all outputs that a run has made, or tried to."""
+        return frozenset(self._entries)
 
     def add(self, entry: Entry) -> None:
         """Append one line and wait for the disk."""
         line = json.dumps(asdict(entry), ensure_ascii=True) + "\n"
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock, self.path.open("a+b") as file:
                 file.seek(0, os.SEEK_END)
                 torn = file.tell() > 0 and not _ends_with_newline(file)
@@ -60,16 +68,22 @@ class Journal:
             raise WriteError(
                 f"{self.path}: cannot be written ({e.strerror}); make room or choose another folder"
             ) from e
-        self._entries[entry.output] = entry
+        self._entries.setdefault(entry.output, []).append(entry)
 
-    def knows(self, name: str) -> bool:
-        """Whether an earlier run made this output, or tried."""
-        return name in self._entries
+    def made(self, *, output: Path, name: str) -> bool:
+        """Whether the file at `output` is one that a run has made, with whatever settings."""
+        entries = [entry for entry in self._entries.get(name, ()) if entry.state == "done"]
+        try:
+            return any(_same(output, entry.output_stamp, entry.output_sha256) for entry in entries)
+        except OSError:
+            return False
 
     def done(self, *, source: Path, output: Path, name: str, settings: str, weights: str) -> bool:
         """Whether `output` is whole and came from this input, these settings and these weights."""
-        entry = self._entries.get(name)
-        if entry is None or entry.state != "done" or (entry.settings, entry.weights) != (settings, weights):
+        if name not in self._entries:
+            return False
+        entry = self._entries[name][-1]
+        if entry.state != "done" or (entry.settings, entry.weights) != (settings, weights):
             return False
         try:
             return _same(output, entry.output_stamp, entry.output_sha256) and _same(
@@ -102,15 +116,28 @@ def _ends_with_newline(file: BinaryIO) -> bool:
 
 def _read(path: Path) -> list[Entry]:
     """Every line that is whole; a torn or foreign one is passed over."""
-    if not path.exists():
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    entries = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            fields = json.loads(line)
-            stamps = {key: tuple(fields[key]) for key in ("input_stamp", "output_stamp")}
-            entries.append(Entry(**{**fields, **stamps}))
-        except (ValueError, TypeError, KeyError):
-            if line.strip():
-                log.warning("%s: a line that is not whole is passed over", path)
+    except OSError as e:
+        raise WriteError(f"{path}: cannot be read ({e.strerror}); move it away or choose another folder") from e
+    entries = [entry for line in lines if (entry := _entry(line))]
+    if len(entries) < len(lines):
+        log.warning("%s: %d lines that are not whole are passed over", path, len(lines) - len(entries))
     return entries
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        fields = json.loads(line)
+        stamps = {key: _pair(fields[key]) for key in ("input_stamp", "output_stamp")}
+        entry = Entry(**{**fields, **stamps})
+    except (ValueError, TypeError, KeyError):
+        return None
+    return entry if isinstance(entry.output, str) else None
+
+
+def _pair(value: list[int]) -> tuple[int, int]:
+    size, time = value
+    return size, time

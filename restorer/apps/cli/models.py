@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restorer.errors import UsageError, WriteError
+from restorer.apps.cli.screen import Screen, show, tell
+from restorer.apps.cli.upscale import facts_of
+from restorer.errors import UsageError, WeightsError, WriteError
 
 if TYPE_CHECKING:
     from restorer.weights.records import Record
@@ -25,9 +27,9 @@ def list_models(
     for record in CHECKPOINTS.values():
         where = is_here(record)
         if as_json:
-            print(json.dumps({**summary(record), "where": where}))
+            show(json.dumps({**summary(record), "where": where}))
         else:
-            print(f"{record.name:30} x{record.scale}  {where or 'to fetch':22} {record.licence:14} {record.summary}")
+            show(f"{record.name:30} x{record.scale}  {where or 'to fetch':22} {record.licence:14} {record.summary}")
     return 0
 
 
@@ -37,24 +39,40 @@ def info(
     fact: Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.")] = None,
 ) -> int:
     """What is known of a model, and what its weights say of themselves when they are here."""
-    from restorer.apps.cli.upscale import facts_of
     from restorer.weights.find import find_weights
+    from restorer.weights.records import find_record
 
-    found = find_weights(name, download=False)
+    record = find_record(name)
+    try:
+        found = find_weights(name, download=False)
+    except WeightsError as e:
+        if record is None:
+            raise
+        _show_record(record)
+        show(f"{'file':12} none: {e}")
+        return 0
     if found.record is not None:
-        for key, value in summary(found.record).items():
-            print(f"{key:12} {value}")
-    print(f"{'file':12} {found.path} ({found.where})")
+        _show_record(found.record)
+    show(f"{'file':12} {found.path} ({found.where})")
+    _show_model(name, facts_of(fact or []))
+    return 0
+
+
+def _show_record(record: "Record") -> None:
+    for key, value in summary(record).items():
+        show(f"{key:12} {value}")
+
+
+def _show_model(name: str, facts: dict[str, str]) -> None:
+    """Read the weights and show what network they are."""
     from restorer.api import open_model
 
-    model = open_model(name, facts=facts_of(fact or []))
-    count = sum(p.numel() for p in model.network.parameters())
-    print(f"{'network':12} {model.spec.name}, {model.config}")
-    print(f"{'parameters':12} {count:,}")
+    model = open_model(name, facts=facts)
     traits = model.traits
-    print(f"{'tiling':12} radius {traits.radius} input pixels, read with {traits.overlap} around each tile")
-    print(f"{'precisions':12} {', '.join(sorted(traits.precisions))}")
-    return 0
+    show(f"{'network':12} {model.spec.name}, {model.config}")
+    show(f"{'parameters':12} {sum(p.numel() for p in model.network.parameters()):,}")
+    show(f"{'tiling':12} radius {traits.radius} input pixels, read with {traits.overlap} around each tile")
+    show(f"{'precisions':12} {', '.join(sorted(traits.precisions))}")
 
 
 @app.command()
@@ -65,14 +83,14 @@ def fetch(
     ] = False,
 ) -> int:
     """Download a model's weights into the user's cache; the hash is checked before anything is kept."""
-    from restorer.apps.cli.screen import tell
     from restorer.weights import fetch as fetching
     from restorer.weights.records import get_record
 
     record = get_record(name)
-    path = fetching.fetch(record, trust_first_use=trust_first_use)
+    progress = Screen(as_json=False, quiet=False).downloading(record.name)
+    path = fetching.fetch(record, trust_first_use=trust_first_use, progress=progress)
     tell(f"{record.name}: {record.licence}, {record.source}")
-    print(path)
+    show(str(path))
     return 0
 
 
@@ -81,7 +99,7 @@ def convert(
     source: Annotated[str, typer.Argument(help="A name, or a weights file of any readable kind.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     fact: Annotated[list[str] | None, typer.Option(help="key=value to store with the weights.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> int:
     """Read weights, recognise their network, and write them as safetensors under its own key names."""
     if out.suffix != ".safetensors":
@@ -89,12 +107,11 @@ def convert(
     if out.exists() and not overwrite:
         raise WriteError(f"{out}: exists; give --overwrite, or another name")
     from restorer.api import open_model
-    from restorer.apps.cli.upscale import facts_of
     from restorer.weights.read import write_safetensors
 
     model = open_model(source, facts=facts_of(fact or []))
     write_safetensors(out, dict(model.network.state_dict()), dict(model.facts))
-    print(f"{out}: {model.spec.name}, {model.config}")
+    show(f"{out}: {model.spec.name}, {model.config}")
     return 0
 
 

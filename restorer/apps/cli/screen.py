@@ -19,6 +19,10 @@ QUIET_STEPS = 0.1
 """Seconds between two progress lines of one picture."""
 
 
+class Unheard(Exception):  # noqa: N818 -- not an error: `| head` has seen enough
+    """Whoever read standard output has gone."""
+
+
 @contextmanager
 def native_noise_off() -> Iterator[None]:
     """Give decoders written in C an empty stderr of their own for a while; our messages keep the real one."""
@@ -79,7 +83,7 @@ def show(line: str) -> None:
     try:
         print(printable(line), flush=True)
     except BrokenPipeError:
-        raise
+        raise Unheard from None
     except OSError as e:
         raise WriteError(f"standard output cannot be written ({e.strerror}); send it elsewhere") from e
 
@@ -121,6 +125,17 @@ class Screen:
             if not self._quiet:
                 self._say(message)
 
+    def downloading(self, name: str) -> Callable[[int, int | None], None]:
+        """Take a download's progress, and say once that there is one."""
+        told: list[int] = []
+
+        def progress(here: int, total: int | None) -> None:
+            if not told:
+                self.say(f"downloading {name}" + (f", {total / 1e6:.0f} MB" if total else ""))
+            told[:] = [here]
+
+        return progress
+
     def __enter__(self) -> Self:
         return self
 
@@ -146,15 +161,17 @@ class Screen:
         kind = event["event"]
         if kind == "error":
             return _once(str(event["input"]), str(event["reason"]))
-        if self._quiet:
+        if self._quiet or self._json:
             return ""
         if kind == "notice":
             return f"{event['input']}: {event['reason']}"
         if kind == "estimate":
             return str(event["reason"])
-        if kind == "result" and not self._json:
+        if kind == "result":
             return result_line(event)
-        return plan_line(event) if kind == "plan" and self._plans and not self._json else ""
+        if kind == "summary":
+            return summary_line(event, plans=self._plans)
+        return plan_line(event) if kind == "plan" and self._plans else ""
 
     def _say(self, message: str) -> None:
         if self._bar is not None:
@@ -205,6 +222,17 @@ def plan_line(event: Mapping[str, object]) -> str:
         f"{event['model']} in {event['precision']} on {event['device']}, {work}, "
         f"about {float(str(event['estimated_seconds'])):.1f} s"
     )
+
+
+def summary_line(event: Mapping[str, object], *, plans: bool) -> str:
+    """How a run ended, in one line; "" where its one picture has said it all."""
+    count = {name: int(str(event[name])) for name in ("done", "failed", "skipped", "left", "planned")}
+    if sum(count.values()) == 1 and not count["skipped"]:
+        return ""
+    if plans:
+        return f"{count['planned']} to do, {count['failed']} would fail, {count['skipped']} done before"
+    left = f", {count['left']} not tried: run again when there is room" if count["left"] else ""
+    return f"{count['done']} done, {count['failed']} failed, {count['skipped']} skipped{left}"
 
 
 def _size(value: object) -> str:

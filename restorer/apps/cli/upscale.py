@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restorer import machine
-from restorer.apps.cli.screen import Screen
+from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.errors import UsageError
 from restorer.pipeline.files import FileSettings, plan_jobs
 from restorer.pipeline.settings import ENGINE_KINDS, PRECISIONS, UpscaleSettings
@@ -18,6 +18,7 @@ SIZE, RUN, LOOK, FILES, SAY = "Output size", "How it runs", "Look", "Files", "Wh
 
 def upscale(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders, or - for standard input.")],
+    *,
     out: Annotated[str, typer.Option("--out", "-o", help="A file with a picture's suffix, a folder, or -.")],
     model: Annotated[
         str, typer.Option(help="A name of `restorer models list`, or a weights file.")
@@ -63,12 +64,14 @@ def upscale(
     settings = UpscaleSettings(
         model=model, scale=scale, width=width, height=height, long_side=long_side, megapixels=megapixels,
         max_megapixels_in=max_megapixels_in, max_megapixels_out=max_megapixels_out, tile=_tile(tile),
-        precision=precision, engine=engine, device=device, strength=strength, denoise=denoise, keep_colour=keep_colour, wrap=wrap, facts=facts_of(fact or []),
+        precision=precision, engine=engine, device=device, strength=strength, denoise=denoise,
+        keep_colour=keep_colour, wrap=wrap, facts=facts_of(fact or []),
     )  # fmt: skip
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     if out == "-" and json:
         raise UsageError("-o - and --json both want standard output; name a file")
-    return run(inputs, out, settings, files, Screen(as_json=json, quiet=quiet), dry_run=dry_run)
+    with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
+        return run(inputs, out, settings, files, screen, dry_run=dry_run)
 
 
 def run(
@@ -80,7 +83,7 @@ def run(
 
     jobs = plan_jobs(inputs, out, files)
     names = [settings.model] if settings.denoise is None else [record.name for record in partners(settings.model)]
-    weights = "-".join(weights_digest(find_weights(name)) for name in names)
+    found = [find_weights(name, download=not dry_run, progress=screen.downloading(name)) for name in names]
     from restorer.pipeline.folder import FolderRun
 
     def open_restorer() -> "Restorer":
@@ -91,16 +94,12 @@ def run(
         screen({"event": "model", "model": settings.model, "notes": list(opened.engine.notes)})
         return opened
 
+    weights = "-".join(weights_digest(one) for one in found)
     folder_run = FolderRun(
         jobs, settings=settings, files=files, weights=weights, open_restorer=open_restorer, report=screen
     )
-    try:
-        summary = folder_run.preview() if dry_run else folder_run.run()
-    finally:
-        screen.close()
-    screen({"event": "summary", "done": summary.done, "skipped": summary.skipped, "failed": summary.failed})
-    if len(jobs.jobs) > 1 or summary.skipped:
-        screen.say(f"{summary.done} done, {summary.failed} failed, {summary.skipped} skipped")
+    summary = folder_run.preview() if dry_run else folder_run.run()
+    screen({"event": "summary", **vars(summary)})
     return 1 if summary.failed else 0
 
 

@@ -1,0 +1,57 @@
+"""What a run tells: events, which the command line shows in words or as JSON, and the words for time."""
+
+from typing import TYPE_CHECKING
+
+from restorer.pipeline.files import Job
+
+if TYPE_CHECKING:
+    from restorer.pipeline.restore import Upscale
+
+Event = dict[str, object]
+"""Plain values under names; "event" is plan, model, notice, estimate, progress, result, skipped, error or summary."""
+LONG = 60.0
+"""Seconds from which a run is announced."""
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+def described(job: Job, work: "Upscale", *, model: str) -> Event:
+    """What a plan and a result say of one picture; sizes are (width, height)."""
+    plans = work.plans()
+    pixels = sum(plan.count * plan.window[0] * plan.window[1] for plan in plans)
+    tile = plans[-1].tile
+    return {
+        "input": job.label,
+        "output": "-" if job.output is None else str(job.output),
+        "model": model,
+        "engine": work.engine.name,
+        "precision": PRECISIONS[str(work.engine.dtype).removeprefix("torch.")],
+        "device": str(work.engine.device),
+        "size_in": [work.size_in[1], work.size_in[0]],
+        "size_out": [work.size_out[1], work.size_out[0]],
+        "passes": work.passes,
+        "tile": [tile[1], tile[0]],
+        "tiles": plans[-1].count,
+        "estimated_seconds": round(pixels / max(1.0, work.engine.pixels_per_second), 1),
+    }
+
+
+def spoken(seconds: float) -> str:
+    """A length of time as one would say it.
+
+    >>> spoken(0), spoken(7.4), spoken(95), spoken(4000)
+    ('a second', '7 seconds', '2 minutes', '1.1 hours')
+    """
+    if seconds < 90:
+        return f"{round(seconds)} seconds" if seconds >= 1.5 else "a second"
+    return f"{round(seconds / 60)} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
+
+
+def quicker(model: str) -> str:
+    """The words that name a quicker model for the same task, where the table knows one."""
+    from restorer.weights.records import find_record
+
+    record = find_record(model)
+    if record is None or record.quicker is None:
+        return ""
+    name, times = record.quicker
+    return f"; --model {name} would be about {times} times quicker"
