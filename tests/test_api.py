@@ -131,7 +131,7 @@ def test_arrays_need_not_lie_in_order(repeats):
         (None, "NoneType"),
         ({"a": 1}, "dict"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_picture_is_refused_in_one_line(repeats, x, words):
     with pytest.raises(PictureError, match=words) as caught:

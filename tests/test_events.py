@@ -63,3 +63,13 @@ def test_frames_that_are_left_out_are_told(tmp_path):
         "has 3 frames or pages; only the first is used"
     ]
     assert np.array_equal(pixels(tmp_path / "out" / "a.tif"), enlarged(first))
+
+
+def test_of_a_picture_that_fails_only_the_failure_is_told(tmp_path):
+    pages = [Image.open(save_picture(tmp_path / f"{k}.png", channels=4, seed=k)) for k in range(2)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    for page in pages:
+        page.close()
+    run = Run([tmp_path / "a.tif"], tmp_path / "a.jpg")
+    assert run.done() == (0, 0, 1)
+    assert [event["event"] for event in run.events] == ["error"]

@@ -75,6 +75,7 @@ class FolderRun:
         self._journal = Journal(jobs.folder) if jobs.folder is not None else None
         self._settings_hash = settings.digest() + f"-{files.quality}"
         self._stdin = b""
+        self._notices: dict[str, list[str]] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
         self._pending: list[tuple[Job, Output, Event]] = []
         self._estimated = self._full = False
@@ -119,6 +120,7 @@ class FolderRun:
             except RestorerError as e:
                 self._fail(job, e, note=False)
                 continue
+            self._succeed(job, {"event": "plan", **event})
             planned, seconds = planned + 1, seconds + float(str(event["estimated_seconds"]))
         if seconds >= LONG or planned > 1:
             self._announce(seconds, " in all")
@@ -176,7 +178,13 @@ class FolderRun:
             )
 
     def _notice(self, job: Job, text: str) -> None:
-        self._report({"event": "notice", "input": job.label, "reason": text})
+        """Keep a remark until its picture is there: of one that fails, the error says enough."""
+        self._notices.setdefault(job.name, []).append(text)
+
+    def _succeed(self, job: Job, event: Event) -> None:
+        for text in self._notices.pop(job.name, ()):
+            self._report({"event": "notice", "input": job.label, "reason": text})
+        self._report(event)
 
     def _one(self, job: Job, coming: "Future[Picture]", writers: ThreadPoolExecutor) -> None:
         try:
@@ -197,14 +205,13 @@ class FolderRun:
         info = replace(picture.info, size=work.size_out)
         for notice in check_format(output_format(job, self._files), info, quality=self._files.quality):
             self._notice(job, notice)
-        event = described(job, work, model=self._settings.model)
-        self._report({"event": "plan", **event})
-        return work, event
+        return work, described(job, work, model=self._settings.model)
 
     def _restore(
         self, job: Job, picture: Picture, restorer: Planner, writers: ThreadPoolExecutor
     ) -> tuple[Job, Output, Event]:
         work, event = self._planned(job, picture, restorer)
+        self._report({"event": "plan", **event})
         self._estimate(job, float(str(event["estimated_seconds"])))
         begun = time.perf_counter()
         megapixels = work.size_out[0] * work.size_out[1] / 1e6
@@ -286,7 +293,7 @@ class FolderRun:
                 self._fail(job, _no_room())
             else:
                 self._done += 1
-                self._report(event)
+                self._succeed(job, event)
 
     def _fail(self, job: Job, error: RestorerError, *, note: bool = True) -> None:
         self._failed += 1

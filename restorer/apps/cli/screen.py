@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
@@ -54,13 +55,18 @@ def native_noise_off() -> Iterator[None]:
 
 @contextmanager
 def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Turn the library's warnings into messages for a while."""
-    logger = logging.getLogger("restorer")
-    before, logger.handlers = logger.handlers, [_Tell(tell)]
+    """Turn the library's warnings into messages for a while; what Pillow remarks of a file says the error already."""
+    ours, pillows = logging.getLogger("restorer"), logging.getLogger("PIL")
+    before, ours.handlers = ours.handlers, [_Tell(tell)]
+    silent = logging.NullHandler()
+    pillows.addHandler(silent)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            yield
     finally:
-        logger.handlers = before
+        ours.handlers = before
+        pillows.removeHandler(silent)
 
 
 class _Tell(logging.Handler):
