@@ -169,10 +169,8 @@ class Screen:
             return _once(str(event["input"]), str(event["reason"]))
         if self._quiet or self._json:
             return ""
-        if kind == "notice":
-            return f"{event['input']}: {event['reason']}"
-        if kind == "estimate":
-            return str(event["reason"])
+        if kind in ("notice", "estimate"):
+            return f"{event['input']}: {event['reason']}" if kind == "notice" else str(event["reason"])
         if kind == "result":
             return result_line(event)
         if kind == "summary":
