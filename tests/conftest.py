@@ -1,10 +1,11 @@
-"""For continuous integration: a test that is skipped because a package is missing has not passed, and so fails.
+"""For continuous integration: a skip for want of a package is a failure, and Ctrl-C reaches the tests' children.
 
-RESTORER_MAY_LACK turns this on and names the packages that may be missing, separated by spaces; it may be empty.
+RESTORER_MAY_LACK turns the first on, and names the packages that may be missing, separated by spaces; it may be empty.
 """
 
 import os
 import re
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -14,6 +15,12 @@ MAY_LACK = os.environ.get("RESTORER_MAY_LACK")
 MISSING = re.compile(r"could not import|not installed|does not import|no module named|not importable", re.IGNORECASE)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and every child would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

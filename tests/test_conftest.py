@@ -1,4 +1,6 @@
-"""What continuous integration makes of a skipped test."""
+"""What continuous integration makes of a skipped test, and of a shell that ignores Ctrl-C for it."""
+
+import signal
 
 import pytest
 
@@ -46,3 +48,17 @@ def test_a_missing_package_fails_where_that_is_asked_for(outcomes, may_lack, exp
 def test_a_module_that_a_missing_package_skips_fails_too(pytester, outcomes):
     pytester.makepyfile(test_module="import pytest\npytest.importorskip('a_package_that_nobody_wrote')")
     assert outcomes("basicsr")["errors"] == 1
+
+
+def test_children_hear_the_interrupt_also_in_the_background_of_a_shell(pytester, outcomes):
+    pytester.makepyfile(
+        test_child="import signal, subprocess, sys\n"
+        "def test_child():\n"
+        "    words = 'import signal, sys; sys.exit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'\n"
+        "    assert subprocess.run([sys.executable, '-c', words]).returncode == 0\n"
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert outcomes(None) == {"skipped": 3, "passed": 1}
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -301,7 +301,8 @@ def test_a_header_that_promises_too_much_is_refused_at_once(kind):
     begun = time.monotonic()
     message = refusal(BOMBS[kind], name="bomb")
     assert message.startswith("bomb: ")
-    assert "over the limit of 100" in message or "more pixels than Pillow" in message
+    refused = ("over the limit of 100", "more pixels than Pillow", "cannot be decoded")  # the last: WebP in Pillow 12
+    assert any(words in message for words in refused)
     assert time.monotonic() - begun < 2
 
 
@@ -314,9 +315,10 @@ def test_the_limit_counts_pixels_and_can_be_moved():
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
 def test_pillows_global_limit_is_neither_obeyed_nor_changed(monkeypatch, kind):
     data = saved(Image.new("RGB", (20, 10)), kind)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setattr("restorer.pipeline.codecs.modes.BAND", 20)  # some Pillows also hold parts of a picture to it
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     assert read_picture(data).size == (10, 20)
-    assert Image.MAX_IMAGE_PIXELS == 10
+    assert Image.MAX_IMAGE_PIXELS == 20
 
 
 def test_an_open_file_can_be_read():

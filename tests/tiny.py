@@ -1,5 +1,6 @@
 """A network so small that a run costs nothing, and pictures to go with it."""
 
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -56,4 +57,9 @@ def files_in(folder):
 def start(*words, **options):
     """The command in a process of its own, its pipes open; `words` follow `restorer`."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
-    return subprocess.Popen([sys.executable, "-m", "restorer", *map(str, words)], cwd=HOME, **pipes)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite begun in the background ignores it
+    try:
+        return subprocess.Popen([sys.executable, "-m", "restorer", *map(str, words)], cwd=HOME, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
