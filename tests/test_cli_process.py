@@ -178,6 +178,16 @@ def test_a_closed_stream_is_told(weights, tmp_path, words, told):
     assert files_in(tmp_path) == ["a.png"]
 
 
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell to close streams")
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_without_a_stderr_the_status_says_it(stderr):
+    for words, status in (("models list", 0), ("models info nosuch", 1)):
+        command = f'exec "{sys.executable}" -m restorer {words} {stderr}'
+        done = subprocess.run(["sh", "-c", command], cwd=HOME, capture_output=True, timeout=60, check=False)
+        assert done.returncode == status
+        assert (done.stdout == b"") == (status == 1)
+
+
 def test_what_libraries_in_c_print_is_kept_off_stderr():
     code = (
         "import os, sys; from restorer.apps.cli.screen import native_noise_off, tell\n"

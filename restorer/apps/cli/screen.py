@@ -27,30 +27,30 @@ class Unheard(Exception):  # noqa: N818 -- not an error: `| head` has seen enoug
 @contextmanager
 def native_noise_off() -> Iterator[None]:
     """Give decoders written in C an empty stderr of their own for a while; our messages keep the real one."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
     if os.environ.get("RESTORER_NATIVE_MESSAGES"):
-        os.close(kept)
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr; no file of ours may take its place, to be written to by decoders
+        os.dup2(nowhere, 2)
+        yield
+        return
     os.dup2(nowhere, 2)
     os.close(nowhere)
     before = sys.stderr
-    with os.fdopen(os.dup(kept), "w", buffering=1, errors="backslashreplace") as ours:
-        if before is sys.__stderr__:  # else it has been taken elsewhere already
-            sys.stderr = ours
-        try:
-            yield
-        finally:
-            sys.stderr = before
-            os.dup2(kept, 2)
-            os.close(kept)
-            with suppress(OSError):  # stderr itself cannot be written
-                ours.flush()
+    ours = os.fdopen(os.dup(kept), "w", buffering=1, errors="backslashreplace")
+    if before is sys.__stderr__:  # else it has been taken elsewhere already
+        sys.stderr = ours
+    try:
+        yield
+    finally:
+        sys.stderr = before
+        os.dup2(kept, 2)
+        os.close(kept)
+        with suppress(OSError):  # what could not be written is lost
+            ours.close()
 
 
 @contextmanager
@@ -79,7 +79,9 @@ class _Tell(logging.Handler):
 
 
 def tell(message: str) -> None:
-    """One line on stderr."""
+    """One line on stderr, where there is one."""
+    if sys.stderr is None:
+        return
     with suppress(OSError):  # nobody can be told that stderr cannot be written
         print(f"restorer: {printable(message)}", file=sys.stderr)
 
