@@ -19,7 +19,7 @@ from restorer.pipeline.codecs.intake import naming
 from restorer.pipeline.codecs.modes import to_arrays
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.pipeline.restore import Progress, Upscale
-from restorer.pipeline.settings import UpscaleSettings
+from restorer.pipeline.settings import SMALLEST_TILE, UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, RowTaker
 from restorer.pipeline.tensors import restore_tensor
 from restorer.weights.find import find_weights
@@ -32,6 +32,7 @@ ARRAY_DTYPES = ("uint8", "uint16", "float32")
 """What the pipeline computes in; other floats are made float32 on the way in and what they were on the way out."""
 BRIGHTEST = 64.0
 """Floats above this are thought to be a mistake of scale."""
+MOST_AT_ONCE = 16
 KEPT_BY_PIL = ("dpi", "exif", "xmp")
 
 
@@ -117,14 +118,16 @@ class Restorer:
             raise PictureError("the tensor holds NaN or infinity; replace them first, such as with torch.nan_to_num")
         if x.is_floating_point() and x.numel():
             _warn_of_bytes(float(x.max()))
-        tile = self.settings.tile
+        tile, most = self.settings.tile, MOST_AT_ONCE
         while True:
             try:
-                return restore_tensor(x, self.engine, replace(self.settings, tile=tile))
+                return restore_tensor(x, self.engine, replace(self.settings, tile=tile), most=most)
             except OutOfMemoryError:
-                if tile is not None and 0 < tile <= 32:
+                if most == 1 and tile is not None and 0 < tile <= SMALLEST_TILE:
                     raise
-                tile = max(32, (tile or max(x.shape[-2:])) // 2)
+                if most == 1:
+                    tile = max(SMALLEST_TILE, (tile or max(x.shape[-2:])) // 2)
+                most = 1  # first one tile at a time, then smaller ones
 
     def _array(self, x: NDArray[Any]) -> NDArray[Any]:
         if x.ndim == 4 and len(x):

@@ -110,7 +110,7 @@ MISTAKES = {
     "no CUDA": (nothing, "a.png b.png -o out --device cuda:7", 1, "no CUDA device is here; use --device cpu"),
     "unknown device": (nothing, "a.png -o out.png --device tpu", 2, "no device named 'tpu'"),
     "fp16 on a processor": (nothing, "a.png -o out.png --precision fp16", 1, "use --precision auto, bf16 or fp32"),
-    "unknown precision": (nothing, "a.png -o out.png --precision fp8", 1, "no precision named 'fp8'"),
+    "unknown precision": (nothing, "a.png -o out.png --precision fp8", 2, "no precision named 'fp8'"),
     "a fact without a value": (nothing, "a.png -o out.png --fact activation", 2, "--fact takes key=value"),
     "unknown option": (nothing, "a.png -o out.png --scal 2", 2, "--scal"),
     "no output": (nothing, "a.png", 2, "--out"),

@@ -272,6 +272,12 @@ def test_tensors_take_the_same_way_as_pictures(wanted, channels):
     assert y.dtype == x.dtype
 
 
+def test_tiles_of_several_tensors_share_a_batch():
+    engine = FakeEngine()
+    restore_tensor(torch.rand(4, 3, 40, 40), engine, UpscaleSettings())
+    assert engine.calls == [(4, 3, 40, 40)]
+
+
 def test_uint8_tensors_stay_uint8():
     x = torch.from_numpy(noise(20, 20)).permute(2, 0, 1)[None]
     y = restore_tensor(x, FakeEngine(), UpscaleSettings())

@@ -49,6 +49,7 @@ def test_an_absurd_output_is_refused_with_its_size_and_the_limit():
 def test_limits_do_not_change_the_digest_and_anything_else_does():
     same = UpscaleSettings(max_megapixels_out=5).digest()
     assert same == UpscaleSettings().digest()
+    assert UpscaleSettings(scale=2).digest() == UpscaleSettings(scale=2.0).digest()
     changed = [{"model": "x"}, {"scale": 2}, {"tile": 64}, {"strength": 0.5}, {"wrap": True}, {"facts": {"a": "b"}}]
     assert len({UpscaleSettings(**change).digest() for change in changed} | {same}) == len(changed) + 1
 

@@ -12,6 +12,8 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 ENGINE_KINDS = ("auto", "eager")
 SMALLEST_TILE = 32
 LONGEST_SIDE = 2**31 - 1
+REAL = ("scale", "megapixels", "strength", "denoise")
+"""Settings of which 2 and 2.0 are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class UpscaleSettings:
     def digest(self) -> str:
         """Name these settings: equal settings, equal name; the limits do not count."""
         counted = {k: v for k, v in asdict(self).items() if not k.startswith("max_megapixels")}
+        counted = {k: float(v) if type(v) is int and k in REAL else v for k, v in counted.items()}
         return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -129,7 +132,7 @@ def _unit(name: str, value: float | None) -> None:
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise unknown_name(name, value, known)
+        raise UsageError(str(unknown_name(name, value, known)))
 
 
 def _whole(value: float) -> int:

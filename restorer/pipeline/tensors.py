@@ -17,8 +17,11 @@ from restorer.pipeline.settings import UpscaleSettings
 from restorer.resample import resize_tensor
 
 
-def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tensor:
-    """(N, 1 or 3, H, W) in [0, 1], or uint8 -> (N, C, H', W'), same dtype and device; float results are clipped."""
+def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most: int = 16) -> Tensor:
+    """(N, 1 or 3, H, W) in [0, 1], or uint8 -> (N, C, H', W'), same dtype and device; float results are clipped.
+
+    At most `most` tiles, of one picture or of several, go through the network at once.
+    """
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise PictureError(
             f"expected a tensor (N, 1 or 3, H, W), got shape {tuple(x.shape)}; a single picture is x[None]"
@@ -33,7 +36,7 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tens
     size_out = settings.output_size(size_in, engine.traits.scale)
     y = original.expand(-1, 3, -1, -1) if engine.traits.in_channels == 3 else original
     for _ in range(passes(size_in, size_out, engine.traits.scale)):
-        y = _tiled(y, engine, settings).clamp(0, 1)
+        y = _tiled(y, engine, settings, most).clamp(0, 1)
     if x.shape[1] == 1 and y.shape[1] == 3:
         y = torch.tensordot(y, torch.tensor(LUMA, device=y.device), dims=([1], [0]))[:, None]
     y = _finished(y, original, size_out, settings).clamp(0, 1)
@@ -41,15 +44,16 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tens
     return y.to(x.device, x.dtype)
 
 
-def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings) -> Tensor:
+def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> Tensor:
     """(N, C, H, W) -> (N, C', s*H, s*W)."""
-    most = batch_pixels(on_cpu=engine.device.type == "cpu")
-    plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, most, wrap=settings.wrap)
+    plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, 1, wrap=settings.wrap)
+    pixels = batch_pixels(on_cpu=engine.device.type == "cpu")
+    count = 1 if engine.traits.batch_of_one else max(1, min(most, pixels // (plan.window[0] * plan.window[1])))
     s = engine.traits.scale
     out = x.new_empty(x.shape[0], engine.traits.out_channels, x.shape[2] * s, x.shape[3] * s)
     work = [(n, tile) for n in range(x.shape[0]) for band in plan.bands() for tile in band]
-    for start in range(0, len(work), max(1, plan.batch)):
-        some = work[start : start + max(1, plan.batch)]
+    for start in range(0, len(work), count):
+        some = work[start : start + count]
         batch = pad_to(torch.cat([_window(x[n : n + 1], tile, plan) for n, tile in some]), engine.traits)
         y = checked(lambda batch: engine.run({"image": batch})["image"], engine.run_again, batch)
         for (n, tile), one in zip(some, y, strict=True):
