@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.picture import Picture
 from restorer.pipeline.plan import Box
 
@@ -87,8 +88,7 @@ def bleed(pixels: Block, alpha: Block) -> Block:
 
     Further than 64 pixels from anything visible they take the mean of what is visible. Works in bands of rows.
     """
-    import cv2
-
+    cv2 = opencv()
     hidden = alpha == 0
     if not hidden.any() or hidden.all():
         return pixels

@@ -34,7 +34,7 @@ def deep_png(data: bytes, image: Image.Image) -> tuple[str, Arrays]:
     The two decoders must agree on every high byte: OpenCV alone would not say that a file is damaged.
     """
     mode = PNG_MODES[data[25]]
-    cv2 = _opencv()
+    cv2 = opencv()
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -88,12 +88,13 @@ def _check_high_bytes(pixels: Pixels, alpha: Pixels | None, shallow: Pixels) -> 
         raise PictureError("OpenCV and Pillow decode this 16-bit PNG differently; save it again")
 
 
-def _opencv() -> ModuleType:
+def opencv() -> ModuleType:
+    """The module cv2, which is slow to import and does not load on every server."""
     try:
-        import cv2  # slow to import, and only needed here
+        import cv2
     except ImportError as error:
         raise MissingPackageError(
-            f"16-bit PNG needs OpenCV, which does not load here ({error});"
+            f"this picture needs OpenCV, which does not load here ({error});"
             " pip install opencv-python-headless, or install the system package libgl1"
         ) from error
     return cv2
