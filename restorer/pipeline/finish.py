@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.plan import Box
-from restorer.pipeline.prepare import PEAKS
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import Block, RowTaker, Source
 from restorer.resample import RowResizer, resize_rows

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from restorer.networks.spec import Traits
+from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.source import Block
-
-PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
 def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) -> Tensor:

@@ -12,9 +12,9 @@ from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
-from restorer.pipeline.picture import Picture
+from restorer.pipeline.picture import PEAKS, Picture
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_auto, plan_tiles, smaller_tile, window_pixels
-from restorer.pipeline.prepare import PEAKS, pad_to, to_batch
+from restorer.pipeline.prepare import pad_to, to_batch
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
 from restorer.resample import resize

@@ -1,6 +1,6 @@
 """Where blocks come from and where rows go: boxes out of a picture, bands of finished rows into a picture or a file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -78,11 +78,6 @@ class ArrayTaker:
         self._filled += len(rows)
 
 
-def rows_of(picture: Block) -> Callable[[int, int], Block]:
-    """Read rows `start` to `stop` of (H, W, C)."""
-    return lambda start, stop: picture[start:stop]
-
-
 def bleed(pixels: Block, alpha: Block) -> Block:
     """(H, W, C), (H, W) -> (H, W, C): fully transparent pixels take the colour of the nearest visible one.
 
@@ -133,9 +128,3 @@ def _mirrored(index: NDArray[np.intp], side: int) -> NDArray[np.intp]:
         return np.zeros_like(index)
     folded = np.abs(index) % (2 * side - 2)
     return np.minimum(folded, 2 * side - 2 - folded)
-
-
-def in_bands(array: Block, height: int) -> Iterator[Block]:
-    """(H, W, C) -> bands of at most `height` rows."""
-    for start in range(0, len(array), height):
-        yield array[start : start + height]
