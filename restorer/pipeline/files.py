@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restorer.errors import PictureError, UsageError
+from restorer.pipeline.codecs.formats import FORMATS, WRITABLE, format_named
 from restorer.pipeline.journal import Journal
 
 READABLE = frozenset(
@@ -33,21 +34,6 @@ READABLE = frozenset(
     ]
 )
 """Suffixes that a folder is searched for; what a file really is, its content says."""
-WRITABLE = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
-    ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF",
-}  # fmt: skip
-"""Suffix of an output -> its format."""
-SUFFIXES = {
-    "png": ".png",
-    "jpeg": ".jpg",
-    "jpg": ".jpg",
-    "webp": ".webp",
-    "tiff": ".tif",
-    "tif": ".tif",
-    "avif": ".avif",
-}
-"""Name of a format, as --format takes it -> suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +50,8 @@ class FileSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format.lower() not in SUFFIXES:
-            raise UsageError(f"no format named '{self.format}'; use {', '.join(sorted(set(SUFFIXES)))}")
+        if self.format is not None:
+            format_named(self.format)
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality must be between 1 and 100, got {self.quality}")
         if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
@@ -116,7 +102,7 @@ def plan_jobs(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
 def output_format(job: Job, files: FileSettings) -> str:
     """The format a job writes: what was asked for, else what the output's suffix says; PNG on standard output."""
     if files.format is not None:
-        return WRITABLE[SUFFIXES[files.format.lower()]]
+        return format_named(files.format)
     return "PNG" if job.output is None else WRITABLE[job.output.suffix.lower()]
 
 
@@ -133,7 +119,7 @@ def _single(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
     source = None if inputs[0] == "-" else Path(inputs[0])
     output = None if out == "-" else Path(out)
     if output is not None:
-        if files.format is not None and WRITABLE[output.suffix.lower()] != WRITABLE[SUFFIXES[files.format.lower()]]:
+        if files.format is not None and WRITABLE[output.suffix.lower()] != format_named(files.format):
             raise UsageError(f"{out}: the suffix says otherwise than --format {files.format}; give one of the two")
         output = output.with_name(f"{output.stem}{files.suffix}{output.suffix}")
         if source is not None and source.exists() and output.exists() and output.samefile(source):
@@ -229,7 +215,7 @@ def _distinct(named: list[tuple[Path | None, str]], files: FileSettings) -> Iter
 def _output_name(name: str, files: FileSettings, *, keep: bool) -> str:
     path = Path(name)
     if files.format is not None:
-        suffix = SUFFIXES[files.format.lower()]
+        suffix = FORMATS[format_named(files.format)].suffixes[0]
     else:
         suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
     stem = path.name if keep else path.stem

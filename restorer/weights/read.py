@@ -15,11 +15,11 @@ from torch import Tensor
 from restorer.errors import AmbiguousWeightsError, WeightsError
 from restorer.weights.ncnn import HALF_TAG, MAGIC, read_ncnn
 from restorer.weights.pickles import StoredTensor
-from restorer.weights.safe import digest, read_safetensors, write_safetensors
+from restorer.weights.safe import read_safetensors, write_safetensors
 from restorer.weights.tensors import FILE_LIMIT, check_weights, shown
 from restorer.weights.torchfile import TorchFile, load_tensors, open_legacy, open_zip
 
-__all__ = ["Checkpoint", "digest", "read_checkpoint", "write_safetensors"]
+__all__ = ["Checkpoint", "read_checkpoint", "write_safetensors"]
 
 T = TypeVar("T")
 

@@ -93,12 +93,6 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[
     _write_whole(path, [len(lead).to_bytes(8, "little"), lead, *(_bytes(tensor) for tensor in dense.values())])
 
 
-def digest(weights: Mapping[str, Tensor]) -> str:
-    """Hash names, kinds, shapes and values, whatever file and order they came in and whatever device they are on."""
-    dense = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    return _sha256(f"{name}\0{_hash(tensor)}\n".encode() for name, tensor in dense.items())
-
-
 def _parse(text: bytes) -> dict[str, object]:
     """Read a JSON object; a key given twice, NaN and endless nesting are refused."""
     try:

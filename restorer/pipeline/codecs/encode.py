@@ -5,7 +5,7 @@ left out with a notice from `check_format` (16 bits rounded to 8, text in WebP).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -13,9 +13,10 @@ from typing import BinaryIO, Protocol, Self
 import numpy as np
 from PIL import features
 
-from restorer.errors import PictureError, UnsupportedError, UsageError, unknown_name
+from restorer.errors import PictureError, UnsupportedError, UsageError
 from restorer.pipeline.codecs import exif as exif_block
 from restorer.pipeline.codecs.atomic import AtomicFile, Output, StreamOutput
+from restorer.pipeline.codecs.formats import FORMATS, WRITABLE, Format, format_named
 from restorer.pipeline.codecs.gather import GatherEncoder
 from restorer.pipeline.codecs.intake import shown
 from restorer.pipeline.codecs.png import PngEncoder
@@ -25,34 +26,6 @@ from restorer.pipeline.picture_types import Picture, PictureInfo, Pixels, Source
 BAND = 1 << 22
 MOST_IN_MARKER = {"exif": 65527, "xmp": 65504, "text:Comment": 65533}
 USUAL_GAMMA = 45455
-
-
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """What files of one format can hold."""
-
-    suffixes: tuple[str, ...]
-    dtypes: tuple[str, ...] = ("uint8",)
-    alpha: bool = True
-    max_side: int = (1 << 31) - 1
-    grey: bool = True
-    density: bool = True
-    """Has a place of its own for pixels per inch; else EXIF carries them."""
-    quality: bool = False
-    texts: str = ""
-    """Which text it holds: "all", "comment" or none."""
-
-
-FORMATS: dict[str, Format] = {
-    "PNG": Format(suffixes=(".png",), dtypes=("uint8", "uint16"), texts="all"),
-    "JPEG": Format(
-        suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), alpha=False, max_side=65500, quality=True, texts="comment"
-    ),
-    "WEBP": Format(suffixes=(".webp",), max_side=16383, grey=False, density=False, quality=True),
-    "TIFF": Format(suffixes=(".tif", ".tiff"), dtypes=("uint8", "uint16", "float32")),
-    "AVIF": Format(suffixes=(".avif",), max_side=32768, density=False, quality=True),
-}
-ALIASES = {"JPG": "JPEG", "TIF": "TIFF"}
 
 
 class Encoder(Protocol):
@@ -121,14 +94,10 @@ class RowWriter:
 def format_for(path: str | Path | None, *, format: str | None = None, source: SourceInfo | None = None) -> str:
     """Name the format to write, a key of FORMATS: the one asked for, else the suffix's, else the source's, else PNG."""
     if format is not None:
-        name = ALIASES.get(format.upper(), format.upper())
-        if name not in FORMATS:
-            raise unknown_name("format", format, [known.lower() for known in FORMATS])
-        return name
+        return format_named(format)
     suffix = Path(path).suffix.lower() if path is not None else ""
-    for name, known in FORMATS.items():
-        if suffix in known.suffixes:
-            return name
+    if suffix in WRITABLE:
+        return WRITABLE[suffix]
     if suffix:
         known_suffixes = ", ".join(known.suffixes[0] for known in FORMATS.values())
         raise UsageError(f"{shown(str(path))}: cannot write {suffix} files; use one of {known_suffixes}")
