@@ -51,6 +51,7 @@ class Options:
     weights: Path
     reference_python: Path | None
     smoke: bool
+    bf16_of: str | None
 
     @property
     def most(self) -> int | None:
@@ -85,6 +86,9 @@ class Options:
 def main() -> None:
     """Ask every question and publish."""
     options = parsed()
+    if options.bf16_of:
+        precision(options.bf16_of, options)
+        return
     result: Result = {
         "machine": machine_facts(),
         "reference": beside_reference(options) if options.reference_python else None,
@@ -102,6 +106,11 @@ def parsed() -> Options:
     parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="folder of realesrgan and srgan")
     parser.add_argument("--reference-python", type=Path, help="python of the reference's environment; none: ours only")
     parser.add_argument("--smoke", action="store_true", help="a few tiny pictures; nothing is written")
+    parser.add_argument(
+        "--bf16-of",
+        choices=MODELS,
+        help="only what bf16 costs this model, on any processor, slowly; nothing is written",
+    )
     return Options(**vars(parser.parse_args()))
 
 
@@ -130,7 +139,8 @@ def beside_reference(options: Options) -> Result:
 
 def precision(model: str, options: Options) -> Result:
     """The automatic precision against fp32, on the middle of every picture of two sets."""
-    auto, fp32 = (Restorer.open(options.model(model), settings=settings) for settings in (PRECISION, FP32))
+    ours = replace(PRECISION, precision="bf16") if options.bf16_of else PRECISION
+    auto, fp32 = (Restorer.open(options.model(model), settings=settings) for settings in (ours, FP32))
     rows = []
     for folder in SETS:
         for path in pictures_of(options.data / folder)[: options.most]:

@@ -180,7 +180,7 @@ def test_lowering_copies_and_leaves_the_model_as_it_was(case):
     low = lowered(model, torch.bfloat16)
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert torch.bfloat16 in {p.dtype for p in low.parameters()}
-    for part in spec.float_parts:
+    for part in spec.float_parts(case.config):
         assert {p.dtype for p in low.get_submodule(part).parameters()} <= {torch.float32}
 
 

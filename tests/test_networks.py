@@ -152,17 +152,22 @@ class HeldValues(TorchDispatchMode):
 @pytest.mark.parametrize("precision", HALVES)
 def test_lowered_network_keeps_its_ends_and_its_quality(case: Case, precision: str) -> None:
     spec, network, x = get_spec(case.name), random_network(case), random_batch(case.input)
+    kept = spec.float_parts(case.config)
     assert precision in spec.traits(case.config).precisions
     with torch.no_grad():
         exact = network(x)
-        lower(network, dtype=HALVES[precision], float_parts=spec.float_parts)
+        lower(network, dtype=HALVES[precision], float_parts=kept)
         y = network(x)
     assert y.dtype == torch.float32
     assert psnr(y, exact) >= case.bf16_db
-    ends = [network.get_submodule(part).weight.dtype for part in spec.float_parts]
+    ends = [module.weight.dtype for part in kept for module in convs_of(network.get_submodule(part))]
     assert set(ends) == {torch.float32}
-    dtypes = [module.weight.dtype for module in network.modules() if isinstance(module, Conv)]
+    dtypes = [module.weight.dtype for module in convs_of(network)]
     assert dtypes.count(HALVES[precision]) == len(dtypes) - len(ends) > 0
+
+
+def convs_of(module: nn.Module) -> list[Conv]:
+    return [inner for inner in module.modules() if isinstance(inner, Conv)]
 
 
 @each_case

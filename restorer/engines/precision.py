@@ -88,5 +88,5 @@ def _on_cpu(allowed: frozenset[str]) -> Choice:
 def lowered(model: Model, dtype: torch.dtype) -> nn.Module:
     """A copy of the network whose convolutions compute in `dtype`, but for its `float_parts`, which stay float32."""
     network = copy.deepcopy(model.network)
-    lower(network, dtype=dtype, float_parts=model.spec.float_parts)
+    lower(network, dtype=dtype, float_parts=model.spec.float_parts(model.config))
     return network

@@ -28,6 +28,9 @@ from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_lea
 BODY_BLOCK, TAIL_BLOCK = 192, 48
 """Sides of the blocks a processor works on at a time, in pixels inside: the measured best of 32 to 512."""
 
+FEW_BLOCKS = 12
+"""Networks of fewer blocks lose more in half precision: 46.7 dB at worst with 6 blocks, 50.0 with 23."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ESRGANConfig:
@@ -194,6 +197,12 @@ def read_config(weights: StateDict, facts: Facts) -> ESRGANConfig:
     )
 
 
+def float_parts(config: ESRGANConfig) -> tuple[str, ...]:
+    """Both ends; where few blocks share the work, each counts for more, and a twentieth of the work stays exact too."""
+    ends = ("conv_first", "conv_last")
+    return ends if config.blocks >= FEW_BLOCKS else (*ends, "conv_body", f"body.{config.blocks - 1}.rdb2")
+
+
 _BLOCK = r"RDB(\d)\.(conv\w+?)(?:\.0)?\.(weight|bias)"
 _FROM_MID = (  # xinntao/ESRGAN, KAIR
     (rf"RRDB_trunk\.(\d+)\.{_BLOCK}", r"body.\1.rdb\2.\3.\4"),
@@ -255,5 +264,5 @@ SPEC = NetworkSpec(
     ),
     read_config=read_config,
     rename=rename,
-    float_parts=("conv_first", "conv_last"),
+    float_parts=float_parts,
 )

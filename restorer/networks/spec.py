@@ -102,8 +102,8 @@ class NetworkSpec:
     """(renamed weights, facts) -> config."""
     rename: Callable[[StateDict], StateDict] = lambda weights: weights
     """Weights in any published dialect -> in this network's own key names; foreign weights come back unchanged."""
-    float_parts: tuple[str, ...] = ()
-    """Submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
+    float_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """config -> submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
     stages: Callable[[nn.Module], tuple[Stage, ...]] | None = None
     """network -> its stages; None when it cannot be cut into any."""
 

@@ -277,5 +277,5 @@ SPEC = NetworkSpec(
     ),
     read_config=read_config,
     rename=rename,
-    float_parts=("conv_first", "conv_last"),
+    float_parts=lambda config: ("conv_first", "conv_last"),
 )
