@@ -109,7 +109,7 @@ def parsed() -> Options:
     parser.add_argument(
         "--bf16-of",
         choices=MODELS,
-        help="only what bf16 costs this model, on any processor, slowly; nothing is written",
+        help="only what bf16 costs this model, slowly on most processors; writes nothing",
     )
     return Options(**vars(parser.parse_args()))
 

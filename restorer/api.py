@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from restorer.engines import Engine, open_engine
-from restorer.errors import OutOfMemoryError, PictureError, UsageError, WeightsError
+from restorer.engines.onnx_file import is_onnx, open_onnx_file
+from restorer.errors import OutOfMemoryError, PictureError, UnknownWeightsError, UsageError, WeightsError
+from restorer.networks.foreign import load_foreign
 from restorer.networks.spec import Model, StateDict, load_weights
 from restorer.pipeline.codecs.intake import naming
 from restorer.pipeline.codecs.modes import to_arrays
@@ -48,6 +50,10 @@ def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, d
         weights = _mixed(strong, weak, denoise)
     try:
         return load_weights(weights, facts={**known, **(facts or {})})
+    except UnknownWeightsError as e:
+        if foreign := load_foreign(weights, facts={**known, **(facts or {})}):
+            return foreign
+        raise UnknownWeightsError(f"{name}: {e}; the extra 'spandrel' knows many more") from e
     except WeightsError as e:
         raise type(e)(f"{name}: {e}") from e
 
@@ -59,7 +65,8 @@ class Restorer:
     a path, bytes or a Picture give a Picture. Arrays are RGB, uint8, uint16 or float in [0, 1].
     """
 
-    def __init__(self, engine: Engine, settings: UpscaleSettings, model: Model) -> None:
+    def __init__(self, engine: Engine, settings: UpscaleSettings, model: Model | None = None) -> None:
+        """`model` is None where the engine came whole, as an ONNX file."""
         self.engine, self.settings, self.model = engine, settings, model
 
     @classmethod
@@ -67,6 +74,8 @@ class Restorer:
         """Find the weights, recognise their network, choose device and precision; `model` wins over the settings'."""
         if model is not None:
             settings = replace(settings, model=str(model))
+        if is_onnx(path := find_weights(settings.model).path):
+            return cls(_of_file(path, settings), settings)
         loaded = open_model(settings.model, facts=settings.facts, denoise=settings.denoise)
         if loaded.spec.task not in ("upscale", "restore"):
             raise UsageError(f"{settings.model} is a '{loaded.spec.task}' network; this command takes 'upscale' ones")
@@ -168,6 +177,14 @@ class Restorer:
 def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSettings = DEFAULTS) -> Any:
     """A picture of any kind -> the same kind, larger: `Restorer.open(model, settings=settings)(x)`."""
     return Restorer.open(model, settings=settings)(x)
+
+
+def _of_file(path: Path, settings: UpscaleSettings) -> Engine:
+    if settings.denoise is not None:
+        raise UsageError(f"{path.name}: --denoise mixes weights, and an ONNX file is finished; use a model's name")
+    return open_onnx_file(
+        path, facts=settings.facts, kind=settings.engine, device=settings.device, precision=settings.precision
+    )
 
 
 def _warn_of_bytes(largest: float) -> None:

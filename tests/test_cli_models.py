@@ -17,7 +17,7 @@ from restorer.weights.read import read_checkpoint
 from restorer.weights.records import CHECKPOINTS
 
 HEAVY = ("torch", "numpy", "cv2", "PIL", "safetensors", "torchvision")
-COMMANDS = ("upscale", "doctor", "models list", "models info", "models fetch", "models convert")
+COMMANDS = ("upscale", "export", "doctor", "models list", "models info", "models fetch", "models convert")
 
 
 @pytest.fixture(autouse=True)
@@ -155,10 +155,17 @@ def test_what_cannot_be_done_is_one_line(cli, tmp_path, words, status, told):
     assert not list(tmp_path.glob("a.*"))
 
 
-def test_the_doctor_explains_what_auto_takes(cli):
-    status, out, err = cli("doctor", "--network", "compact")
+def test_the_doctor_explains_what_auto_takes(cli, tmp_path):
+    tiny = save_tiny(tmp_path / "tiny.safetensors")
+    status, out, err = cli("doctor", "--model", tiny)
     assert (status, err) == (0, [])
-    assert re.search(r"^auto +compact on \S+ in (fp32|bf16|fp16): ", out, re.MULTILINE)
+    assert re.search(r"^auto +\S+ \(compact\) on \S+ in (fp32|bf16|fp16): ", out, re.MULTILINE)
     assert re.search(r"^memory +[\d.]+ GiB usable", out, re.MULTILINE)
-    status, out, err = cli("doctor", "--network", "compct")
-    assert (status, out, err) == (1, "", ["restorer: no network named 'compct'; did you mean 'compact'?"])
+    assert re.search(r"^engines +not measured here", out, re.MULTILINE)
+
+
+def test_the_doctor_needs_no_weights_for_the_rest(cli):
+    status, out, err = cli("doctor", "--model", "realesrgan-x2plus")
+    assert (status, err) == (0, [])
+    assert re.search(r"^package +torch \d", out, re.MULTILINE)
+    assert re.search(r"^model +.*realesrgan-x2plus", out, re.MULTILINE)

@@ -1,48 +1,63 @@
-"""How a model is run: one batch at a time, on one device, in one precision."""
+"""How a model is run: one batch at a time, on one device, in one precision, by the engine that is fastest here."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+import importlib
+import logging
 
-import torch
-from torch import Tensor
+from restorer.engines import tune
+from restorer.engines.precision import choose_device
+from restorer.engines.seam import Engine, Open
+from restorer.errors import UnsupportedError, unknown_name
+from restorer.networks.spec import Model
 
-from restorer.errors import unknown_name
-from restorer.networks.spec import Model, Traits
+log = logging.getLogger(__name__)
 
+__all__ = ["ENGINES", "Engine", "open_engine", "opener"]
 
-class Engine(Protocol):
-    """Runs batches of named tensors, (N, C, h, w) in [0, 1], RGB, float32, on `device`; never sees a file."""
-
-    name: str
-    traits: Traits
-    device: torch.device
-    dtype: torch.dtype
-    """What the bulk of the network computes in."""
-    memory_total: int
-    """Bytes the device has in all, whoever uses them now."""
-    notes: tuple[str, ...]
-    """What was chosen and why, and what was given up; one sentence each."""
-    run_again: Callable[[Tensor], Tensor] | None
-    """The same network in float32, for a tile that failed in half precision; None where it is float32 already."""
-    pixels_per_second: float
-    """Input pixels a second, as measured on one small batch when the engine was opened."""
-
-    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """{"image": (N, C, h, w)} -> {"image": (N, C, scale*h, scale*w)}, float32, not clipped.
-
-        Raises OutOfMemoryError where the batch does not fit.
-        """
+ENGINES = {
+    "eager": ("restorer.engines.eager", "EagerEngine", "PyTorch, operation by operation"),
+    "compiled": ("restorer.engines.compiled", "CompiledEngine", "PyTorch, turned into machine code by torch.compile"),
+    "onnx": ("restorer.engines.onnx", "open_onnx", "ONNX Runtime: CPU, CUDA, TensorRT, DirectML, CoreML"),
+    "openvino": ("restorer.engines.openvino", "open_openvino", "OpenVINO on Intel and AMD processors"),
+}
+"""Name -> module, what opens it there, one line on it."""
 
 
-ENGINES = {"eager": "PyTorch, operation by operation"}
+def opener(name: str) -> Open:
+    """What opens the engine of this name; its library is imported only then."""
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ("auto", *ENGINES))
+    module, maker, _ = ENGINES[name]
+    return getattr(importlib.import_module(module), maker)
 
 
 def open_engine(
     model: Model, *, kind: str = "auto", device: str = "auto", precision: str = "auto", self_check: bool = True
 ) -> Engine:
-    """Put a model on a device, in a precision, behind an engine. `auto` is decided by rules that `doctor` explains."""
-    from restorer.engines.eager import EagerEngine
+    """Put a model on a device, in a precision, behind an engine.
 
-    if kind not in ("auto", *ENGINES):
-        raise unknown_name("engine", kind, ("auto", *ENGINES))
-    return EagerEngine(model, device=device, precision=precision, self_check=self_check)
+    `auto` for the kind is the fastest in what `restorer doctor --tune` measured for this network on this machine, and
+    eager where nothing was measured; the rest of `auto` is decided by rules that `restorer doctor` explains.
+    """
+    chosen, why = (kind, ()) if kind != "auto" else _fastest(model, device, precision)
+    try:
+        engine = opener(chosen)(model, device=device, precision=precision, self_check=self_check)
+    except UnsupportedError as e:
+        if kind != "auto" or chosen == "eager":
+            raise
+        log.warning("%s cannot run this model (%s); eager is used instead", chosen, e)
+        engine = opener("eager")(model, device=device, precision=precision, self_check=self_check)
+    for remark in model.remarks:
+        log.warning("%s", remark)
+    engine.notes = (*model.remarks, *engine.notes, *why)
+    return engine
+
+
+def _fastest(model: Model, device: str, precision: str) -> tuple[str, tuple[str, ...]]:
+    """(engine, why)"""
+    if device != "auto" and choose_device(device) != choose_device("auto"):
+        return "eager", ("eager: engines were measured for another device",)
+    best = tune.choose(tune.kept(model), precision)
+    if best is None:
+        return "eager", ("eager: other engines are not measured here yet (restorer doctor --tune)",)
+    why = f"{best.engine}: the fastest measured here, {best.seconds_per_megapixel:.2f} s per output MP"
+    return best.engine, (why,)

@@ -29,7 +29,7 @@ BODY_BLOCK, TAIL_BLOCK = 192, 48
 """Sides of the blocks a processor works on at a time, in pixels inside: the measured best of 32 to 512."""
 
 FEW_BLOCKS = 12
-"""Networks of fewer blocks lose more in half precision: 46.7 dB at worst with 6 blocks, 50.0 with 23."""
+"""Networks of fewer blocks lose more in bf16: with 6, 46.7 dB on the worst photo, and 47.5 with more in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,8 @@ class Traits:
     """Both input sides must be a multiple of this."""
     min_side: int = 1
     """The smallest input side that works."""
-    fixed_side: int | None = None
-    """The only input side that works, for both height and width; None for any."""
+    fixed_size: tuple[int, int] | None = None
+    """The only (height, width) that works; None for any."""
     radius: int | None
     """No output depends on an input farther away than this; None when every output depends on the whole picture."""
     overlap: int
@@ -118,6 +118,8 @@ class Model:
     traits: Traits
     facts: Facts
     """What was told about the weights because their keys do not say it."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of it before it runs."""
 
 
 def get_spec(name: str) -> NetworkSpec:

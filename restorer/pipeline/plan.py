@@ -101,11 +101,21 @@ class Plan:
 def plan_tiles(
     size: tuple[int, int], traits: Traits, *, tile: tuple[int, int], batch_pixels: int = 1, wrap: bool = False
 ) -> Plan:
-    """(H, W) -> a plan whose cores are even, at most `tile` (h, w; 0: the whole side), and whose windows are equal."""
-    rows, columns = (
-        plan_spans(side, tile=most, overlap=traits.overlap, multiple=traits.multiple_of, wrap=wrap)
-        for side, most in zip(size, tile, strict=True)
-    )
+    """(H, W) -> a plan whose cores are even, at most `tile` (h, w; 0: the whole side), and whose windows are equal.
+
+    A network of one fixed size has windows of that size, whatever `tile` says.
+    """
+    overlap, multiple = traits.overlap, traits.multiple_of
+    if traits.fixed_size is None:
+        rows, columns = (
+            plan_spans(side, tile=most, overlap=overlap, multiple=multiple, wrap=wrap)
+            for side, most in zip(size, tile, strict=True)
+        )
+    else:
+        rows, columns = (
+            fixed_spans(side, length=length, overlap=overlap, multiple=multiple, wrap=wrap)
+            for side, length in zip(size, traits.fixed_size, strict=True)
+        )
     plan = Plan(size=size, rows=rows, columns=columns, overlap=traits.overlap, batch=1, wrap=wrap)
     h, w = plan.window
     return plan if traits.batch_of_one else replace(plan, batch=max(1, min(plan.count, batch_pixels // (h * w), 16)))
@@ -135,9 +145,36 @@ def plan_spans(side: int, *, tile: int, overlap: int, multiple: int = 1, wrap: b
     return tuple(Span((a, b), (start, start + length)) for a, b in cores for start in [min(max(0, a - overlap), last)])
 
 
+@lru_cache(maxsize=1024)
+def fixed_spans(side: int, *, length: int, overlap: int, multiple: int = 1, wrap: bool = False) -> tuple[Span, ...]:
+    """Cover `side` with even cores, each read through a window of exactly `length`, a multiple of `multiple`.
+
+    A side shorter than the window is read past its end; where there is too little room, a quarter of it is overlap.
+
+    >>> [(span.keep, span.read) for span in fixed_spans(100, length=64, overlap=8)]
+    [((0, 50), (0, 64)), ((50, 100), (36, 100))]
+    """
+    if side <= length and not wrap:
+        return (Span((0, side), (0, length)),)
+    overlap = min(_ceil_to(overlap, multiple), _floor_to(length // 4, multiple))
+    uneven = multiple - 1  # what rounding may add to a core, and again take from its window
+    both_ends = not wrap and -(-side // 2) + uneven + overlap <= length
+    count = 2 if both_ends else -(-side // max(1, length - 2 * overlap - 2 * uneven))
+    edges = [_floor_to(round(i * side / count), multiple) for i in range(count)] + [side]
+    last = _ceil_to(side, multiple) - length
+    spans = []
+    for a, b in pairwise(edges):
+        start = _floor_to(a - (length - (b - a)) // 2, multiple)
+        start = start if wrap else min(max(0, start), last)
+        spans.append(Span((a, b), (start, start + length)))
+    return tuple(spans)
+
+
 @lru_cache(maxsize=64)
 def plan_auto(size: tuple[int, int], traits: Traits, *, window: int, batch_pixels: int = 1, wrap: bool = False) -> Plan:
     """(H, W) -> the plan that reads the fewest pixels through windows of at most `window` pixels each."""
+    if traits.fixed_size is not None:
+        return plan_tiles(size, traits, tile=(0, 0), batch_pixels=batch_pixels, wrap=wrap)
     grids = [_finest_tile(size, traits, rows, window, wrap=wrap) for rows in range(1, -(-size[0] // TILE_STEP) + 1)]
     fitting = [(_read_pixels(size, traits, tile, wrap=wrap), tile) for tile in grids if tile is not None]
     tile = min(fitting)[1] if fitting else (TILE_STEP, TILE_STEP)

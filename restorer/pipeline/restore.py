@@ -121,6 +121,9 @@ class Upscale:
             self.batch_pixels = 1
             log.warning("not enough memory; begins again with one tile at a time")
             return
+        if self.engine.traits.fixed_size is not None:
+            height, width = self.engine.traits.fixed_size
+            raise OutOfMemoryError(f"not enough memory for this graph's fixed {height}x{width}; use a smaller one")
         self.tile = smaller_tile(plan)
         log.warning("not enough memory; begins again with tiles of %d pixels", self.tile)
 
@@ -152,8 +155,8 @@ class Upscale:
 
 
 def engine_plan(size: tuple[int, int], engine: Engine, tile: int | None, batch_pixels: int, *, wrap: bool) -> Plan:
-    """The plan for a picture of `size` on an engine; `tile` None chooses by network and device."""
-    if tile is not None:
+    """The plan for a picture of `size`; `tile` None chooses by network and device. A fixed size goes before both."""
+    if tile is not None and engine.traits.fixed_size is None:
         return plan_tiles(size, engine.traits, tile=(tile, tile), batch_pixels=batch_pixels, wrap=wrap)
     window = window_pixels(engine.traits, memory_total=engine.memory_total, on_cpu=engine.device.type == "cpu")
     return plan_auto(size, engine.traits, window=window, batch_pixels=batch_pixels, wrap=wrap)

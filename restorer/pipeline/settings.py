@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from restorer.errors import UsageError, unknown_name
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-ENGINE_KINDS = ("auto", "eager")
+ENGINE_KINDS = ("auto", "eager", "compiled", "onnx", "openvino")
 SMALLEST_TILE = 32
 LONGEST_SIDE = 2**31 - 1
 REAL = ("scale", "megapixels", "strength", "denoise")
@@ -38,7 +38,7 @@ class UpscaleSettings:
     engine: str = "auto"
     """One of ENGINE_KINDS."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """auto, cpu, cuda, cuda:N or mps; the onnx engine knows tensorrt and directml too."""
     strength: float = 1.0
     """1 is all network, 0 a plain resample of the input."""
     denoise: float | None = None

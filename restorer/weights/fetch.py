@@ -72,13 +72,18 @@ def fetch(
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights are kept: $RESTORER_CACHE/weights, else restorer/weights in the user's cache folder."""
+    """Where downloaded weights are kept."""
+    return cache_home() / "weights"
+
+
+def cache_home() -> Path:
+    """Where all that can be had again is kept: $RESTORER_CACHE, else restorer in the user's cache folder."""
     try:
         if chosen := os.environ.get("RESTORER_CACHE"):
-            return Path(chosen).expanduser() / "weights"
-        return _user_cache() / "restorer" / "weights"
+            return Path(chosen).expanduser()
+        return _user_cache() / "restorer"
     except RuntimeError as error:
-        raise WeightsError("this user has no home folder; set RESTORER_CACHE to a folder for weights") from error
+        raise WeightsError("this user has no home folder; set RESTORER_CACHE to a folder") from error
 
 
 def _user_cache() -> Path:

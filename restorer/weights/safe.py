@@ -5,13 +5,10 @@ network must know (`restorer.facts`) and the SHA-256 of everything (`restorer.sh
 shape and bytes; "__metadata__" -> hash of the other metadata), so that a single wrong bit is refused.
 """
 
-import contextlib
 import hashlib
 import io
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from restorer.errors import WeightsError, WriteError
+from restorer.errors import WeightsError
 from restorer.weights.tensors import COUNT_LIMIT, check_naturals, check_shape, check_weights, damaged, read_flat, shown
+from restorer.weights.whole import write_whole
 
 HEADER_LIMIT = 4 * 2**20
 """Longest header, in bytes; a tensor takes about 200."""
@@ -90,7 +88,7 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[
         raise WeightsError(
             f"cannot write {len(dense):,} tensors: their header would be longer than {HEADER_LIMIT:,} bytes"
         )
-    _write_whole(path, [len(lead).to_bytes(8, "little"), lead, *(_bytes(tensor) for tensor in dense.values())])
+    write_whole(path, [len(lead).to_bytes(8, "little"), lead, *(_bytes(tensor) for tensor in dense.values())])
 
 
 def _parse(text: bytes) -> dict[str, object]:
@@ -191,34 +189,3 @@ def _kind(tensor: Tensor) -> str:
 def _bytes(tensor: Tensor) -> memoryview:
     """(...) contiguous -> its bytes, not copied."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a hidden file in the same folder, make it durable, then give it its name."""
-    hidden = path.with_name(f".restorer-{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with hidden.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise WriteError(
-            f"cannot write {path}: {error.strerror}; choose a folder with room and the right to write"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            hidden.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can open folders."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

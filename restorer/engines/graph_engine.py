@@ -1,0 +1,103 @@
+"""An ONNX graph behind the engines' seam, whatever library computes it: array in, array out, on the host."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restorer import machine
+from restorer.engines.shared import (
+    AGREES_FROM,
+    EQUAL_FROM,
+    from_native,
+    memory_errors,
+    pixels_per_second,
+    probe,
+    psnr,
+    to_native,
+)
+from restorer.errors import UnsupportedError
+from restorer.networks.spec import Traits
+
+Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8]
+Compute = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A graph that is ready to run, and what must be known of it."""
+
+    compute: Compute
+    traits: Traits
+    where: str
+    """The library and the provider or device that really computes."""
+    dtype: torch.dtype = torch.float32
+    """What the bulk of it computes in."""
+    takes: Literal["float32", "float16", "uint8"] = "float32"
+    """The kind of numbers it takes: floats in the network's range, or whole ones."""
+    channels_last: bool = False
+    """(N, h, w, C) rather than (N, C, h, w), both ways."""
+    errors: tuple[type[Exception], ...] = (RuntimeError,)
+    """What its library raises, memory errors among them."""
+
+
+class GraphEngine:
+    """See Engine."""
+
+    def __init__(
+        self,
+        name: str,
+        graph: Graph,
+        *,
+        notes: tuple[str, ...],
+        exact: Callable[[Tensor], Tensor] | None = None,
+        self_check: bool = True,
+    ) -> None:
+        """`exact` is the same network in PyTorch and float32, where there is one: the judge, and what redoes a tile."""
+        self.name, self.graph = name, graph
+        self.device = torch.device("cpu")
+        self.dtype = graph.dtype
+        self.memory_total = machine.look().memory_total
+        self.traits = graph.traits
+        self.notes = (*notes, f"{graph.where} computes")
+        self.run_again = exact if graph.dtype != torch.float32 else None
+        self.pixels_per_second = 0.0
+        if self_check:
+            self._check(exact)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See Engine.run."""
+        x = inputs["image"]
+        if self.traits.batch_of_one and len(x) > 1:
+            return {"image": torch.cat([self.run({"image": one[None]})["image"] for one in x])}
+        with memory_errors(x, self.graph.where, self.graph.errors):
+            y = torch.from_numpy(self.graph.compute(self._array(x)))
+        y = y.permute(0, 3, 1, 2) if self.graph.channels_last else y
+        if y.dtype == torch.uint8:
+            return {"image": y.float() / 255}
+        return {"image": from_native(y.float(), self.traits)}
+
+    def _array(self, x: Tensor) -> Array:
+        """(N, C, h, w) in [0, 1] -> what the graph takes."""
+        if self.graph.takes == "uint8":
+            x = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+        else:
+            x = to_native(x, self.traits).to(torch.float16 if self.graph.takes == "float16" else torch.float32)
+        x = x.permute(0, 2, 3, 1) if self.graph.channels_last else x
+        return x.cpu().contiguous().numpy()
+
+    def _check(self, exact: Callable[[Tensor], Tensor] | None) -> None:
+        """Time one small batch and hold it against PyTorch."""
+        x = probe(self.traits)
+        self.pixels_per_second = pixels_per_second(self.run, x)
+        if exact is None:
+            return
+        close = psnr(self.run({"image": x})["image"], exact(x))
+        if close < (AGREES_FROM if self.run_again is not None else EQUAL_FROM):
+            raise UnsupportedError(
+                f"{self.graph.where} disagrees with PyTorch on this machine ({close:.0f} dB); use --engine eager"
+            )

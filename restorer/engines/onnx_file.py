@@ -1,0 +1,213 @@
+"""An ONNX file as a model: ours say all that is needed; of others, what the graph shows is read and the rest asked for.
+
+Letters: N batch, C channels, h w sides in, H W sides out.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from restorer.engines.graph import METADATA, OUR_KEYS, read_traits
+from restorer.engines.graph_engine import Graph, GraphEngine
+from restorer.engines.onnx import Session, choose_provider, errors, open_session
+from restorer.errors import AmbiguousWeightsError, MissingPackageError, UsageError, WeightsError
+from restorer.networks.spec import Facts, Traits
+from restorer.weights.tensors import FILE_LIMIT
+
+NUMBERS: Mapping[str, Literal["float32", "float16", "uint8"]] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+LEAST_TRIED = 48
+OVERLAP = 32
+VALUES_PER_PIXEL = 4096
+"""What memory planning goes by where the network is not known: as much as the largest that is."""
+UNTOLD_RANGE = (
+    "this ONNX file does not say which numbers it takes; "
+    "give --fact value_range=0,1 (most files), --fact value_range=-1,1 or --fact value_range=0,255"
+)
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file begins as ONNX does: with the field that holds the format's version, a small number."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return len(head) == 16 and head[0] == 0x08 and 3 <= head[1] <= 64 and head[8:9] != b"{"
+
+
+def open_onnx_file(
+    path: Path, *, facts: Facts, kind: str = "auto", device: str = "auto", precision: str = "auto"
+) -> GraphEngine:
+    """Run a file in ONNX Runtime. Its precision is its own; `facts` tell the range and order of others' files.
+
+    Raises WeightsError for a file that is damaged or no network from picture to picture, AmbiguousWeightsError where a
+    fact is missing, UsageError where another engine or precision is asked for.
+    """
+    if kind not in ("auto", "onnx"):
+        raise UsageError(f"{path.name}: ONNX files run in the onnx engine, not in {kind}; leave out --engine")
+    session, notes = open_session(_read(path), choose_provider(device))
+    told = _told(session, path)
+    graph, notes = (
+        (_ours(session, told, path), (*notes, _whose(session)))
+        if told is not None
+        else (_foreign(session, facts, path), (*notes, f"{path.name} was made by others: scale and sides as tried out"))
+    )
+    own = "fp16" if graph.dtype == torch.float16 else "fp32"
+    if precision not in ("auto", own):
+        raise UsageError(f"{path.name}: is {own} and cannot be run in {precision}; leave out --precision")
+    return GraphEngine("onnx", graph, notes=(f"{own}: as the file is", *notes))
+
+
+def describe(path: Path) -> dict[str, str]:
+    """What a file says of itself, each key with one line; empty where it says nothing."""
+    session, _ = open_session(_read(path), choose_provider("cpu"))
+    found = session.get_modelmeta().custom_metadata_map
+    told = _told(session, path) or {}
+    lines = {key: str(told[key]) for key in ("network", "task", "precision", "config") if key in told}
+    return lines | {key: str(found[key]) for key in OUR_KEYS if key in found}
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes; one that keeps its weights in other files is refused, since those could be any."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as e:
+        raise MissingPackageError('ONNX files need extra packages: pip install "restorer[onnx]"') from e
+    if path.stat().st_size > FILE_LIMIT:
+        raise WeightsError(f"{path.name}: is larger than {FILE_LIMIT // 2**30} GB, the most that is read")
+    data = path.read_bytes()
+    try:
+        proto = onnx.load_model_from_string(data)
+    except DecodeError as e:
+        raise WeightsError(f"{path.name}: is damaged, or no ONNX file; export it again") from e
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise WeightsError(f"{path.name}: keeps its weights in another file; save it again with all inside")
+    return data
+
+
+def _told(session: Any, path: Path) -> dict[str, Any] | None:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    if text is None:
+        return None
+    try:
+        told = json.loads(text)
+        read_traits(told)
+    except (ValueError, KeyError, TypeError) as e:
+        raise WeightsError(f"{path.name}: its metadata are damaged; export it again") from e
+    return dict(told)
+
+
+def _whose(session: Any) -> str:
+    found = session.get_modelmeta().custom_metadata_map
+    return f"licence of the weights: {found.get('licence', 'not stated in the file')}"
+
+
+def _ours(session: Any, told: Mapping[str, Any], path: Path) -> Graph:
+    if told["task"] not in ("upscale", "restore"):
+        raise UsageError(f"{path.name} is a '{told['task']}' network; this command takes 'upscale' ones")
+    with_io = bool(told["with_io"])
+    return Graph(
+        compute=Session(session),
+        traits=read_traits(told),
+        where=_where(session),
+        dtype=torch.float16 if told["precision"] == "fp16" else torch.float32,
+        takes="uint8" if with_io else "float32",
+        channels_last=with_io,
+        errors=errors(),
+    )
+
+
+def _where(session: Any) -> str:
+    return f"ONNX Runtime's {session.get_providers()[0]}"
+
+
+def _foreign(session: Any, facts: Facts, path: Path) -> Graph:
+    """Read what the graph shows, and try out what it does not: its scale and which sides it takes."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(inputs[0].shape or ()) != 4 or inputs[0].type not in NUMBERS:
+        names = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+        raise WeightsError(f"{path.name}: takes {names}; one picture, (N, C, H, W) or (N, H, W, C), is expected")
+    shape, takes = inputs[0].shape, NUMBERS[inputs[0].type]
+    channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
+    batch, channels, height, width = (shape[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
+    fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    channels = channels if isinstance(channels, int) else 3
+    if channels not in (1, 3) or (fixed is None and (isinstance(height, int) or isinstance(width, int))):
+        raise WeightsError(
+            f"{path.name}: takes {shape}; 1 or 3 channels, and both sides free or both fixed, are expected"
+        )
+    compute = Session(session)
+    multiple, scale, out_channels = _tried(compute, takes, channels, fixed, path, channels_last=channels_last)
+    return Graph(
+        compute=compute,
+        traits=Traits(
+            scale=scale,
+            in_channels=channels,
+            out_channels=out_channels,
+            multiple_of=multiple,
+            fixed_size=fixed,
+            radius=None,
+            overlap=OVERLAP,
+            values_per_pixel=VALUES_PER_PIXEL,
+            precisions=frozenset({"fp32"}),
+            value_range=(0.0, 1.0) if takes == "uint8" else _range(facts, path),
+            channel_order=_order(facts),
+            batch_of_one=batch == 1,
+        ),
+        where=_where(session),
+        takes=takes,
+        channels_last=channels_last,
+        errors=errors(),
+    )
+
+
+def _tried(
+    compute: Session, takes: str, channels: int, fixed: tuple[int, int] | None, path: Path, *, channels_last: bool
+) -> tuple[int, int, int]:
+    """(what sides must be a multiple of, scale, output channels): the first multiple whose sides come out in scale."""
+    for multiple in MULTIPLES if fixed is None else (1,):
+        count = -(-LEAST_TRIED // multiple)
+        height, width = fixed or (count * multiple, (count + 1) * multiple)
+        size = (1, height, width, channels) if channels_last else (1, channels, height, width)
+        try:
+            shape = compute(np.zeros(size, takes)).shape
+        except errors():
+            continue
+        if len(shape) != 4:
+            break
+        _, out, tall, wide = (shape[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
+        scale = tall // height
+        if scale >= 1 and (scale * height, scale * width) == (tall, wide) and out in (1, 3):
+            return multiple, scale, out
+    raise WeightsError(
+        f"{path.name}: does not make a picture of a picture at any size that was tried; use another file"
+    )
+
+
+def _range(facts: Facts, path: Path) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in str(facts["value_range"]).split(","))
+    except KeyError:
+        raise AmbiguousWeightsError(f"{path.name}: {UNTOLD_RANGE}") from None
+    except ValueError:
+        raise UsageError(f"value_range takes two numbers, such as 0,1; got {facts['value_range']}") from None
+    if not low < high:
+        raise UsageError(f"value_range takes the lower number first; got {facts['value_range']}")
+    return low, high
+
+
+def _order(facts: Facts) -> Literal["rgb", "bgr"]:
+    told = str(facts.get("channel_order", "rgb"))
+    if told not in ("rgb", "bgr"):
+        raise UsageError(f"channel_order takes rgb or bgr, got {told}")
+    return "bgr" if told == "bgr" else "rgb"

@@ -1,0 +1,43 @@
+"""The seam: what every engine is, and how one is opened."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from restorer.networks.spec import Model, Traits
+
+
+class Engine(Protocol):
+    """Runs batches of named tensors, (N, C, h, w) in [0, 1], RGB, float32, on `device`; never sees a file."""
+
+    name: str
+    traits: Traits
+    device: torch.device
+    """Where its batches are."""
+    dtype: torch.dtype
+    """What the bulk of the network computes in."""
+    memory_total: int
+    """Bytes the device has in all, whoever uses them now."""
+    notes: tuple[str, ...]
+    """What was chosen and why, and what was given up; one sentence each."""
+    run_again: Callable[[Tensor], Tensor] | None
+    """The same network in float32, for a tile that failed in half precision; None where it is float32 already."""
+    pixels_per_second: float
+    """Input pixels a second, as measured on one small batch when the engine was opened."""
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """{"image": (N, C, h, w)} -> {"image": (N, C, scale*h, scale*w)}, float32, not clipped.
+
+        Raises OutOfMemoryError where the batch does not fit.
+        """
+
+
+class Open(Protocol):
+    """Makes an engine of a model."""
+
+    def __call__(
+        self, model: Model, *, device: str = "auto", precision: str = "auto", self_check: bool = True
+    ) -> Engine:
+        """`auto` is decided by the engine; what it cannot do is refused with the cure."""

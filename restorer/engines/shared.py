@@ -1,0 +1,76 @@
+"""What engines share: the network's own number range, memory errors, the first batch and what it tells."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from restorer.errors import OutOfMemoryError
+from restorer.networks.spec import Traits
+
+PROBE_SIDE = 64
+AGREES_FROM = 30.0
+"""dB against float32 under which a half precision is not trusted on this machine; honest ones reach 42 and more."""
+EQUAL_FROM = 60.0
+"""dB against PyTorch that other ways to run the same float32 network reach; honest ones reach 100 and more."""
+NO_ROOM = ("allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "bad allocation")
+Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def to_native(x: Tensor, traits: Traits) -> Tensor:
+    """(N, C, h, w) RGB in [0, 1] -> the same in the network's own range and order of colours."""
+    low, high = traits.value_range
+    x = x.flip(1) if traits.channel_order == "bgr" else x
+    return x if (low, high) == (0.0, 1.0) else x * (high - low) + low
+
+
+def from_native(y: Tensor, traits: Traits) -> Tensor:
+    """(N, C, H, W) in the network's own range and order -> RGB, [0, 1], not clipped."""
+    low, high = traits.value_range
+    y = y if (low, high) == (0.0, 1.0) else (y - low) / (high - low)
+    return y.flip(1) if traits.channel_order == "bgr" else y
+
+
+@contextmanager
+def memory_errors(x: Tensor, where: object, kinds: tuple[type[Exception], ...] = (RuntimeError,)) -> Iterator[None]:
+    """Turn a library's way of saying that a batch (N, C, h, w) does not fit into OutOfMemoryError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        raise OutOfMemoryError(f"a batch of {tuple(x.shape)} does not fit on {where}") from e
+    except kinds as e:
+        if not any(words in str(e).lower() for words in NO_ROOM):
+            raise
+        raise OutOfMemoryError(f"a batch of {tuple(x.shape)} does not fit on {where}") from e
+
+
+def probe(traits: Traits, side: int = PROBE_SIDE) -> Tensor:
+    """() -> (1, C, h, w) in [0, 1]: edges, waves and fine texture, the same on every machine, of a size that works."""
+    side = -(-max(side, traits.min_side) // traits.multiple_of) * traits.multiple_of
+    height, width = traits.fixed_size or (side, side)
+    yy, xx = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    waves = 0.5 + 0.25 * torch.sin(40 * xx * yy) + 0.25 * ((8 * xx).floor() + (8 * yy).floor()).remainder(2)
+    planes = [(waves * (1 - 0.2 * i) + 0.1 * i * xx).clamp(0, 1) for i in range(traits.in_channels)]
+    return torch.stack(planes)[None].contiguous(memory_format=torch.channels_last)
+
+
+def pixels_per_second(run: Run, x: Tensor, *, times: int = 4) -> float:
+    """(N, C, h, w) -> input pixels a second: the best of a few, since the first ones also pay for set-up."""
+    seconds = min(_seconds(run, x) for _ in range(times))
+    return x.shape[0] * x.shape[-1] * x.shape[-2] / max(1e-6, seconds)
+
+
+def psnr(x: Tensor, y: Tensor) -> float:
+    """Same shapes, in [0, 1] -> decibels; not finite counts as 0."""
+    if not bool((x + y).isfinite().all()):
+        return 0.0
+    error = (x.clamp(0, 1) - y.clamp(0, 1)).square().mean().item()
+    return 200.0 if error == 0 else float(-10 * torch.tensor(error).log10())
+
+
+def _seconds(run: Run, x: Tensor) -> float:
+    start = time.perf_counter()
+    run({"image": x})["image"].sum().item()  # waits for a device
+    return time.perf_counter() - start
