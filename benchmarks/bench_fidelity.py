@@ -157,7 +157,7 @@ def tiling(model: str, options: Options) -> Result:
     """Tiles against the whole picture, both in fp32, with the network's own overlap."""
     rows = []
     whole = Restorer.open(options.model(model), settings=replace(FP32, tile=0))
-    tiled = Restorer(whole.engine, replace(FP32, tile=options.tile), whole.model)
+    tiled = Restorer(whole.engine, replace(FP32, tile=options.tile))
     for name in TILED_PHOTOS[: options.most]:
         picture = cut(*needed(options.data, name), options.tiled_size)
         plan = tiled.plan(picture).plans()[0]

@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from restorer import machine
 from restorer.engines import Engine, open_engine
-from restorer.engines.onnx_file import is_onnx, open_onnx_file
-from restorer.errors import OutOfMemoryError, PictureError, UnknownWeightsError, UsageError, WeightsError
+from restorer.errors import (
+    OutOfMemoryError,
+    PictureError,
+    UnknownWeightsError,
+    UnsupportedError,
+    UsageError,
+    WeightsError,
+)
 from restorer.networks.foreign import load_foreign
 from restorer.networks.spec import Model, StateDict, load_weights
 from restorer.pipeline.codecs.intake import naming
@@ -25,7 +32,7 @@ from restorer.pipeline.settings import SMALLEST_TILE, UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, RowTaker
 from restorer.pipeline.tensors import restore_tensor
 from restorer.weights.find import find_weights
-from restorer.weights.read import read_checkpoint
+from restorer.weights.read import is_onnx, read_checkpoint
 from restorer.weights.records import partners
 
 log = logging.getLogger(__name__)
@@ -51,9 +58,10 @@ def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, d
     try:
         return load_weights(weights, facts={**known, **(facts or {})})
     except UnknownWeightsError as e:
-        if foreign := load_foreign(weights, facts={**known, **(facts or {})}):
+        if foreign := _foreign(name, weights, {**known, **(facts or {})}):
             return foreign
-        raise UnknownWeightsError(f"{name}: {e}; the extra 'spandrel' knows many more") from e
+        cure = "" if machine.installed("spandrel") else '; many more with: pip install "restorer[spandrel]"'
+        raise UnknownWeightsError(f"{name}: {e}{cure}") from e
     except WeightsError as e:
         raise type(e)(f"{name}: {e}") from e
 
@@ -65,9 +73,13 @@ class Restorer:
     a path, bytes or a Picture give a Picture. Arrays are RGB, uint8, uint16 or float in [0, 1].
     """
 
-    def __init__(self, engine: Engine, settings: UpscaleSettings, model: Model | None = None) -> None:
-        """`model` is None where the engine came whole, as an ONNX file."""
-        self.engine, self.settings, self.model = engine, settings, model
+    def __init__(self, engine: Engine, settings: UpscaleSettings) -> None:
+        channels = engine.traits.in_channels, engine.traits.out_channels
+        if channels not in ((3, 3), (1, 1)):
+            raise UsageError(
+                f"this network makes {channels[1]} channels of {channels[0]}; use one of 3 and 3, or 1 and 1"
+            )
+        self.engine, self.settings = engine, settings
 
     @classmethod
     def open(cls, model: str | Path | None = None, *, settings: UpscaleSettings = DEFAULTS) -> "Restorer":
@@ -80,12 +92,14 @@ class Restorer:
         if loaded.spec.task not in ("upscale", "restore"):
             raise UsageError(f"{settings.model} is a '{loaded.spec.task}' network; this command takes 'upscale' ones")
         engine = open_engine(loaded, kind=settings.engine, device=settings.device, precision=settings.precision)
-        return cls(engine, settings, loaded)
+        return cls(engine, settings)
 
     def plan(self, picture: Picture) -> Upscale:
         """What would be done to a picture, or is about to be."""
         if picture.pixels.dtype == np.float32:
             _check_finite(picture)
+        if self.engine.eight_bit and picture.pixels.dtype != np.uint8:
+            log.warning("this graph takes and gives 8 bits, so deeper pictures lose detail; export without --with-io")
         return Upscale(picture, self.engine, self.settings)
 
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
@@ -132,7 +146,8 @@ class Restorer:
             try:
                 return restore_tensor(x, self.engine, replace(self.settings, tile=tile), most=most)
             except OutOfMemoryError:
-                if most == 1 and tile is not None and 0 < tile <= SMALLEST_TILE:
+                smallest = tile is not None and 0 < tile <= SMALLEST_TILE
+                if most == 1 and (smallest or self.engine.traits.fixed_size is not None):
                     raise
                 if most == 1:
                     tile = max(SMALLEST_TILE, (tile or max(x.shape[-2:])) // 2)
@@ -179,9 +194,18 @@ def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSetting
     return Restorer.open(model, settings=settings)(x)
 
 
+def _foreign(name: str | Path, weights: StateDict, facts: Mapping[str, object]) -> Model | None:
+    try:
+        return load_foreign(weights, facts=facts)
+    except (WeightsError, UnsupportedError) as e:
+        raise type(e)(f"{name}: {e}") from e
+
+
 def _of_file(path: Path, settings: UpscaleSettings) -> Engine:
     if settings.denoise is not None:
         raise UsageError(f"{path.name}: --denoise mixes weights, and an ONNX file is finished; use a model's name")
+    from restorer.engines.onnx_file import open_onnx_file
+
     return open_onnx_file(
         path, facts=settings.facts, kind=settings.engine, device=settings.device, precision=settings.precision
     )

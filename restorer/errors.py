@@ -86,3 +86,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     near = difflib.get_close_matches(name, names, n=1)
     cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
     return UnknownNameError(f"no {kind} named '{name}'; {cure}")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said went wrong, as far as one line holds it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

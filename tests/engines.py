@@ -15,6 +15,9 @@ class FakeEngine:
 
     name = "fake"
     notes = ()
+    where = "cpu"
+    on_cpu = True
+    eight_bit = False
     dtype = torch.float32
     memory_total = 2**33
     pixels_per_second = 1e6

@@ -159,7 +159,7 @@ def test_the_doctor_explains_what_auto_takes(cli, tmp_path):
     tiny = save_tiny(tmp_path / "tiny.safetensors")
     status, out, err = cli("doctor", "--model", tiny)
     assert (status, err) == (0, [])
-    assert re.search(r"^auto +\S+ \(compact\) on \S+ in (fp32|bf16|fp16): ", out, re.MULTILINE)
+    assert re.search(r"^auto +\S+ \(compact\) on \S+, where eager takes (fp32|bf16|fp16): ", out, re.MULTILINE)
     assert re.search(r"^memory +[\d.]+ GiB usable", out, re.MULTILINE)
     assert re.search(r"^engines +not measured here", out, re.MULTILINE)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
-from restorer.pipeline.plan import plan_auto, plan_spans, plan_tiles, smaller_tile, window_pixels
+from restorer.pipeline.plan import fixed_spans, plan_auto, plan_spans, plan_tiles, smaller_tile, window_pixels
 
 SIDES = st.integers(1, 700)
 TILES = st.integers(32, 300)
@@ -97,3 +97,26 @@ def test_an_automatic_plan_reads_less_than_square_tiles_would():
     auto = plan_auto(size, traits(), window=128 * 128)
     square = plan_tiles(size, traits(), tile=(112, 112))
     assert auto.count * auto.window[0] * auto.window[1] <= square.count * square.window[0] * square.window[1]
+
+
+@given(SIDES, st.integers(1, 60), OVERLAPS, st.sampled_from([1, 2, 4, 16, 64]), st.booleans())
+def test_fixed_windows_have_their_size_and_hold_their_core_with_overlap(side, units, overlap, multiple, wrap):
+    length = units * multiple
+    spans = fixed_spans(side, length=length, overlap=overlap, multiple=multiple, wrap=wrap)
+    kept = min(-(-overlap // multiple) * multiple, length // 4 // multiple * multiple)
+    assert len(spans) <= 2 + side // max(1, length - 2 * kept)
+    assert [i for s in spans for i in range(*s.keep)] == list(range(side))
+    for (a, b), (start, stop) in ((s.keep, s.read) for s in spans):
+        assert stop - start == length
+        assert start % multiple == 0
+        least, most = (a - kept, b + kept) if wrap else (max(0, a - kept), min(side, b + kept))
+        assert start <= least
+        assert stop >= most
+        assert wrap or start >= 0
+
+
+def test_a_network_of_one_size_is_planned_with_it_whatever_tile_is_asked_for():
+    fixed = traits(fixed_size=(64, 96), batch_of_one=True)
+    for plan in (plan_tiles((200, 90), fixed, tile=(32, 32)), plan_auto((200, 90), fixed, window=9)):
+        assert plan.window == (64, 96)
+        assert (len(plan.columns), plan.batch) == (1, 1)

@@ -12,7 +12,6 @@ from some_weights import saved, some_weights
 from torch import Tensor
 
 from restorer.errors import AmbiguousWeightsError, WeightsError, WriteError
-from restorer.weights import safe
 from restorer.weights.read import read_checkpoint, write_safetensors
 
 FORMS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -187,7 +186,7 @@ def test_nothing_is_left_behind_when_the_disk_is_full(tmp_path: Path, monkeypatc
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safe.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(WriteError, match="No space left on device"):
         write_safetensors(tmp_path / "a.safetensors", some_weights(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

@@ -6,7 +6,7 @@ import logging
 from restorer.engines import tune
 from restorer.engines.precision import choose_device
 from restorer.engines.seam import Engine, Open
-from restorer.errors import UnsupportedError, unknown_name
+from restorer.errors import MissingPackageError, UnknownNameError, UnsupportedError, WeightsError, unknown_name
 from restorer.networks.spec import Model
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def open_engine(
     chosen, why = (kind, ()) if kind != "auto" else _fastest(model, device, precision)
     try:
         engine = opener(chosen)(model, device=device, precision=precision, self_check=self_check)
-    except UnsupportedError as e:
+    except (UnsupportedError, MissingPackageError, WeightsError, UnknownNameError) as e:
         if kind != "auto" or chosen == "eager":
             raise
         log.warning("%s cannot run this model (%s); eager is used instead", chosen, e)
@@ -56,7 +56,10 @@ def _fastest(model: Model, device: str, precision: str) -> tuple[str, tuple[str,
     """(engine, why)"""
     if device != "auto" and choose_device(device) != choose_device("auto"):
         return "eager", ("eager: engines were measured for another device",)
-    best = tune.choose(tune.kept(model), precision)
+    rows = tune.kept(model)
+    best = tune.choose(rows, precision)
+    if best is None and rows:
+        return "eager", (f"eager: nothing that was measured here is faithful in {precision}",)
     if best is None:
         return "eager", ("eager: other engines are not measured here yet (restorer doctor --tune)",)
     why = f"{best.engine}: the fastest measured here, {best.seconds_per_megapixel:.2f} s per output MP"

@@ -1,7 +1,9 @@
 """The plain engine: PyTorch runs the network operation by operation."""
 
+import contextlib
+import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +20,21 @@ class EagerEngine:
     """See Engine. Checks itself against float32 on one small batch, and falls back to float32 when it disagrees."""
 
     name = "eager"
+    eight_bit = False
 
     def __init__(self, model: Model, *, device: str = "auto", precision: str = "auto", self_check: bool = True) -> None:
         self.traits = model.traits
         self.device = choose_device(device)
+        self.where, self.on_cpu = str(self.device), self.device.type == "cpu"
         choice = choose_precision(precision, self.device, model.traits.precisions)
         self.memory_total = _memory_total(self.device)
         self.dtype = torch.float32
         self.notes: tuple[str, ...] = (choice.why,)
         self.run_again: Callable[[Tensor], Tensor] | None = None
-        self._float = model.network.to(self.device).to(memory_format=torch.channels_last)
+        own = (
+            model.network if self.on_cpu else copy.deepcopy(model.network).to(self.device)
+        )  # the model stays its owner's
+        self._float = own.to(memory_format=torch.channels_last)
         self.network: nn.Module = self._float
         self.pixels_per_second = 0.0
         if choice.dtype != torch.float32:
@@ -41,7 +48,11 @@ class EagerEngine:
 
     def forward(self, network: nn.Module, x: Tensor) -> Tensor:
         """(N, C, h, w) in [0, 1] -> what `network`, this engine's or a twin of it, makes of it, float32."""
-        with memory_errors(x, self.device), torch.inference_mode():
+        with (
+            memory_errors(x, self.device),
+            torch.inference_mode(),
+            _true_float32(network is self._float or self.dtype == torch.float32),
+        ):
             return from_native(network(to_native(x, self.traits)).float(), self.traits)
 
     def _run_float(self, x: Tensor) -> Tensor:
@@ -66,6 +77,17 @@ class EagerEngine:
             log.warning("%s", note)
             self.dtype, self.network, self.run_again = torch.float32, self._float, None
             self.notes = (*self.notes, note)
+
+
+@contextlib.contextmanager
+def _true_float32(wanted: bool) -> Iterator[None]:
+    """CUDA's convolutions otherwise round float32 to 10 bits (TF32); no effect elsewhere."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and not wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _memory_total(device: torch.device) -> int:

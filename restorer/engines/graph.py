@@ -3,6 +3,8 @@
 Letters: N batch, C channels, h w sides in, H W sides out.
 """
 
+import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -10,7 +12,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from restorer import machine
 from restorer.engines.precision import DTYPES, lowered
-from restorer.errors import MissingPackageError, UnsupportedError, WriteError
+from restorer.errors import MissingPackageError, UnsupportedError, WeightsError, WriteError, first_line
 from restorer.networks.spec import Model, Traits
 from restorer.weights.fetch import cache_home
 from restorer.weights.whole import write_whole
@@ -34,6 +36,8 @@ OUR_KEYS = ("model", "licence", "source", "scale", "value_range", "channel_order
 """What it says beside that, in words for other readers."""
 LONGEST_SIDE, LARGEST_BATCH = 2**15, 2**10
 KEPT_GRAPHS = 8
+FORMAT = 1
+"""Raised when a network's computation changes under the same config: graphs kept until then are made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +81,9 @@ def build_graph(model: Model, form: GraphForm, *, beside: Mapping[str, str] | No
     """
     _need_packages()
     _check_form(model.traits, form)
-    network = model.network if form.precision == "fp32" else lowered(model, DTYPES[form.precision])
+    network = copy.deepcopy(model.network) if form.precision == "fp32" else lowered(model, DTYPES[form.precision])
     network = WithPixels(network, model.traits) if form.with_io else network
-    x = torch.rand(_example(model.traits, form))
+    x = torch.rand(_example(model.traits, form), generator=torch.Generator().manual_seed(0))
     example = (x * 255).to(torch.uint8).permute(0, 2, 3, 1) if form.with_io else x
     free = None if form.size is not None else ({**_free(model.traits, axes=(1, 2) if form.with_io else (2, 3))},)
     with _quiet(), torch.inference_mode():
@@ -96,7 +100,10 @@ def build_graph(model: Model, form: GraphForm, *, beside: Mapping[str, str] | No
     proto = program.model_proto
     for key, value in {**metadata(model, form), **(beside or {})}.items():
         proto.metadata_props.add(key=key, value=value)
-    return bytes(proto.SerializeToString())
+    try:
+        return bytes(proto.SerializeToString())
+    except ValueError as e:
+        raise UnsupportedError(f"{model.spec.name} is too large for one ONNX file ({first_line(e)}); use fp16") from e
 
 
 def metadata(model: Model, form: GraphForm) -> dict[str, str]:
@@ -136,28 +143,38 @@ def read_traits(told: Mapping[str, Any]) -> Traits:
 
 def cached_graph(model: Model, precision: str = "fp32") -> bytes:
     """The free graph of a model, from the user's cache where it was made before; engines begin with it."""
-    folder = cache_home() / "graphs"
-    path = folder / f"{_fingerprint(model, precision)}.onnx"
     try:
-        data = path.read_bytes()
-        path.touch()
-        if hashlib.sha256(data[32:]).digest() == data[:32]:
-            return data[32:]
-    except OSError:
-        pass
+        path = cache_home() / "graphs" / f"{_fingerprint(model, precision)}.onnx"
+    except WeightsError:  # this user has no home
+        return build_graph(model, GraphForm(precision=precision))
+    if kept := _kept(path):
+        return kept
     log.info("making the ONNX graph of these weights, once")
     data = build_graph(model, GraphForm(precision=precision))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, [hashlib.sha256(data).digest(), data])
-        _drop_oldest(folder)
+        _drop_oldest(path.parent)
     except (OSError, WriteError) as e:
         log.warning("the ONNX graph could not be kept for the next time: %s", e)
     return data
 
 
+def _kept(path: Path) -> bytes | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):  # a cache that only others may write serves too
+        path.touch()
+    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+
+
 def _fingerprint(model: Model, precision: str) -> str:
-    sha = hashlib.sha256(repr((model.spec.name, model.config, precision, OPSET, version("torch"))).encode())
+    """All that decides what a graph holds."""
+    versions = tuple(machine.installed(name) for name in ("restorer", "torch", "onnxscript", "onnx", "spandrel"))
+    parts = (model.spec.name, model.config, model.spec.float_parts(model.config), precision, OPSET, FORMAT, versions)
+    sha = hashlib.sha256(f"{parts!r} {sorted(model.traits.precisions)} {model.traits.scale}".encode())
     for name, tensor in model.network.state_dict().items():
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -165,17 +182,18 @@ def _fingerprint(model: Model, precision: str) -> str:
 
 
 def _drop_oldest(folder: Path) -> None:
-    graphs = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in graphs[KEPT_GRAPHS:]:
-        path.unlink(missing_ok=True)
+    """Another process may be doing the same, or have one open."""
+    with contextlib.suppress(OSError):
+        graphs = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in graphs[KEPT_GRAPHS:]:
+            path.unlink(missing_ok=True)
 
 
 def _innermost(error: BaseException) -> str:
     """The first line of what went wrong first."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    return first_line(error)
 
 
 def _check_form(traits: Traits, form: GraphForm) -> None:

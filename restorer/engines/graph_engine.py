@@ -20,7 +20,7 @@ from restorer.engines.shared import (
     psnr,
     to_native,
 )
-from restorer.errors import UnsupportedError
+from restorer.errors import UnsupportedError, WeightsError, first_line
 from restorer.networks.spec import Traits
 
 Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8]
@@ -41,6 +41,7 @@ class Graph:
     """The kind of numbers it takes: floats in the network's range, or whole ones."""
     channels_last: bool = False
     """(N, h, w, C) rather than (N, C, h, w), both ways."""
+    on_cpu: bool = True
     errors: tuple[type[Exception], ...] = (RuntimeError,)
     """What its library raises, memory errors among them."""
 
@@ -60,7 +61,8 @@ class GraphEngine:
         """`exact` is the same network in PyTorch and float32, where there is one: the judge, and what redoes a tile."""
         self.name, self.graph = name, graph
         self.device = torch.device("cpu")
-        self.dtype = graph.dtype
+        self.dtype, self.where, self.on_cpu = graph.dtype, graph.where, graph.on_cpu
+        self.eight_bit = graph.takes == "uint8"
         self.memory_total = machine.look().memory_total
         self.traits = graph.traits
         self.notes = (*notes, f"{graph.where} computes")
@@ -74,8 +76,13 @@ class GraphEngine:
         x = inputs["image"]
         if self.traits.batch_of_one and len(x) > 1:
             return {"image": torch.cat([self.run({"image": one[None]})["image"] for one in x])}
-        with memory_errors(x, self.graph.where, self.graph.errors):
-            y = torch.from_numpy(self.graph.compute(self._array(x)))
+        try:
+            with memory_errors(x, self.graph.where, self.graph.errors):
+                y = torch.from_numpy(self.graph.compute(self._array(x)))
+        except self.graph.errors as e:
+            raise UnsupportedError(
+                f"{self.graph.where} cannot run a batch of {tuple(x.shape)} ({first_line(e)}); use another engine"
+            ) from e
         y = y.permute(0, 3, 1, 2) if self.graph.channels_last else y
         if y.dtype == torch.uint8:
             return {"image": y.float() / 255}
@@ -93,10 +100,16 @@ class GraphEngine:
     def _check(self, exact: Callable[[Tensor], Tensor] | None) -> None:
         """Time one small batch and hold it against PyTorch."""
         x = probe(self.traits)
+        y = self.run({"image": x})["image"]
+        height, width = (self.traits.scale * side for side in x.shape[2:])
+        if tuple(y.shape) != (1, self.traits.out_channels, height, width):
+            raise WeightsError(
+                f"the graph makes {tuple(y.shape)} of {tuple(x.shape)}, not what it says of itself; export it again"
+            )
         self.pixels_per_second = pixels_per_second(self.run, x)
         if exact is None:
             return
-        close = psnr(self.run({"image": x})["image"], exact(x))
+        close = psnr(y, exact(x))
         if close < (AGREES_FROM if self.run_again is not None else EQUAL_FROM):
             raise UnsupportedError(
                 f"{self.graph.where} disagrees with PyTorch on this machine ({close:.0f} dB); use --engine eager"

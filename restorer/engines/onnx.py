@@ -1,7 +1,7 @@
 """ONNX Runtime: the provider that is asked for computes, or it is an error; which one it was is always said."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -13,7 +13,7 @@ from restorer import machine
 from restorer.engines.eager import EagerEngine
 from restorer.engines.graph import cached_graph
 from restorer.engines.graph_engine import Array, Graph, GraphEngine
-from restorer.errors import MissingPackageError, UnsupportedError, UsageError, WeightsError
+from restorer.errors import MissingPackageError, UnsupportedError, UsageError, WeightsError, first_line
 from restorer.networks.spec import Model, Traits
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,9 @@ PROVIDERS = {
 }
 """Kind of device -> ONNX Runtime's name for what computes on it."""
 FAST_IN_HALF = ("cuda", "tensorrt")
-SILENT = 3  # onnxruntime's severity: errors only
+SILENT = 4  # onnxruntime's severity: what ends the process; all else comes as an exception
+HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+"""Operations that a device is there for; shapes are counted on the processor by design."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +46,26 @@ class Provider:
 
 def open_onnx(model: Model, *, device: str = "auto", precision: str = "auto", self_check: bool = True) -> GraphEngine:
     """Run a model's graph in ONNX Runtime. The first time, the graph is made, which takes a while, and kept."""
-    wanted = choose_provider(device)
-    chosen, why = _precision(precision, wanted[0], model.traits.precisions)
-    data = cached_graph(model, chosen)
-    session, notes = open_session(data, wanted)
+    why: dict[Provider, tuple[str, str]] = {}
+
+    def data(provider: Provider) -> bytes:
+        why[provider] = _precision(precision, provider, model.traits.precisions)
+        return cached_graph(model, why[provider][0])
+
+    opened = open_session(data, choose_provider(device))
+    chosen, reason = why[opened.provider]
     graph = Graph(
-        compute=Session(session),
+        compute=opened.run,
         traits=without_blocks(model.traits),
-        where=f"ONNX Runtime's {session.get_providers()[0]}",
+        where=opened.where,
+        on_cpu=opened.provider.kind == "cpu",
         dtype=torch.float16 if chosen == "fp16" else torch.float32,
         errors=errors(),
     )
     plain = EagerEngine(model, device="cpu", precision="fp32", self_check=False)
+    notes = (reason, *opened.notes)
     return GraphEngine(
-        "onnx", graph, notes=(why, *notes), exact=lambda x: plain.run({"image": x})["image"], self_check=self_check
+        "onnx", graph, notes=notes, exact=lambda x: plain.run({"image": x})["image"], self_check=self_check
     )
 
 
@@ -67,16 +75,32 @@ def without_blocks(traits: Traits) -> Traits:
 
 
 class Session:
-    """An ONNX Runtime session with one input and one output: array in, array out."""
+    """An ONNX Runtime session whose first input and output count: array in, array out."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._input = session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        self.inputs, self.outputs = session.get_inputs(), session.get_outputs()
 
     def __call__(self, x: Array) -> Array:
         """The input -> the output."""
-        return np.asarray(self._session.run([self._output], {self._input: x})[0])
+        return np.asarray(self._session.run([self.outputs[0].name], {self.inputs[0].name: x})[0])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opened:
+    """A session on the provider that computes."""
+
+    run: Session
+    provider: Provider
+    notes: tuple[str, ...]
+    """What was given up on the way."""
+    told: Mapping[str, str]
+    """The graph's own metadata."""
+
+    @property
+    def where(self) -> str:
+        """Who computes, in words."""
+        return f"ONNX Runtime's {self.provider.name}"
 
 
 def choose_provider(device: str) -> tuple[Provider, ...]:
@@ -85,41 +109,74 @@ def choose_provider(device: str) -> tuple[Provider, ...]:
     if device == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
         return tuple(Provider(kind=kind) for kind in (accelerator, "cpu") if kind is not None)
-    if kind not in PROVIDERS or (index and not index.isdecimal()):
+    if kind not in PROVIDERS or (index and (not index.isdecimal() or kind in ("cpu", "mps"))):
         raise UsageError(f"no device named '{device}' for the onnx engine; use auto, {', '.join(PROVIDERS)}")
     return (Provider(kind=kind, index=int(index or 0)),)
 
 
-def open_session(data: bytes, wanted: tuple[Provider, ...]) -> tuple[Any, tuple[str, ...]]:
-    """A graph's bytes -> (session, notes) on the first of `wanted` that really takes it; no other is fallen back to."""
-    ort = runtime()
+def open_session(data: bytes | Callable[[Provider], bytes], wanted: Sequence[Provider]) -> Opened:
+    """A graph on the first of `wanted` that really computes it; UnsupportedError where none does.
+
+    `data` is the graph, or makes the one that suits a provider.
+    """
     refused: list[str] = []
     for provider in wanted:
-        session = None
-        if provider.name in ort.get_available_providers():
-            session = _session(ort, data, provider)
-        if session is not None and session.get_providers()[0] == provider.name:
-            if refused:
-                log.warning("%s", "; ".join(refused))
-            return session, tuple(refused)
-        refused.append(f"{provider.name} did not load")
-    have = ", ".join(ort.get_available_providers())
+        graph = data if isinstance(data, bytes) else data(provider)
+        session = _session(graph, provider)
+        if isinstance(session, str):
+            refused.append(f"{provider.name} {session}")
+            continue
+        if refused:
+            log.warning("%s; %s computes instead (restorer doctor shows what is installed)", refused[-1], provider.name)
+        told = dict(session.get_modelmeta().custom_metadata_map)
+        return Opened(run=Session(session), provider=provider, notes=tuple(refused), told=told)
+    have = ", ".join(runtime().get_available_providers())
     raise UnsupportedError(
         f"{' and '.join(refused)} (this onnxruntime has: {have}); "
         "install the build and the driver it needs, or use --device cpu"
     )
 
 
-def _session(ort: ModuleType, data: bytes, provider: Provider) -> Any:
+def _session(data: bytes, provider: Provider) -> Any:
+    """A session, or why the provider cannot have one; ONNX Runtime would silently go on without it."""
+    ort = runtime()
+    if provider.name not in ort.get_available_providers():
+        return "is not in this build"
     options = ort.SessionOptions()
     options.log_severity_level = SILENT
     options.intra_op_num_threads = machine.look().cores
-    extra: Mapping[str, str] = {} if provider.kind in ("cpu", "mps") else {"device_id": str(provider.index)}
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers: list[tuple[str, dict[str, str]]] = [(provider.name, _options(provider))]
+    if provider.kind == "tensorrt":  # what it cannot take, CUDA does
+        cuda = Provider(kind="cuda", index=provider.index)
+        providers.append((cuda.name, _options(cuda)))
     try:
-        return ort.InferenceSession(data, sess_options=options, providers=[(provider.name, dict(extra))])
+        session = ort.InferenceSession(data, sess_options=options, providers=providers, enable_fallback=0)
     except errors() as e:
-        why = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
-        raise WeightsError(f"ONNX Runtime cannot load this graph ({why}); export it again") from e
+        if provider.kind != "cpu":
+            return f"did not load ({first_line(e)})"
+        raise WeightsError(f"ONNX Runtime cannot load this graph ({first_line(e)}); export it again") from e
+    if session.get_providers()[0] != provider.name:
+        return "did not load"
+    strays = _strays(session, {name for name, _ in providers})
+    return f"leaves {strays[0]} and {len(strays)} such in all to the processor" if strays else session
+
+
+def _options(provider: Provider) -> dict[str, str]:
+    if provider.kind in ("cpu", "mps"):
+        return {}
+    return {"device_id": str(provider.index), **({"use_tf32": "0"} if provider.kind == "cuda" else {})}
+
+
+def _strays(session: Any, wanted: set[str]) -> list[str]:
+    """The heavy operations that another provider than `wanted` was given."""
+    return [
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name not in wanted
+        for node in part.get_nodes()
+        if node.op_type in HEAVY
+    ]
 
 
 def runtime() -> ModuleType:

@@ -4,7 +4,7 @@ Letters: N batch, C channels, h w sides in, H W sides out.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import torch
 
 from restorer.engines.graph import METADATA, OUR_KEYS, read_traits
 from restorer.engines.graph_engine import Graph, GraphEngine
-from restorer.engines.onnx import Session, choose_provider, errors, open_session
+from restorer.engines.onnx import Opened, Session, choose_provider, errors, open_session
 from restorer.errors import AmbiguousWeightsError, MissingPackageError, UsageError, WeightsError
 from restorer.networks.spec import Facts, Traits
 from restorer.weights.tensors import FILE_LIMIT
@@ -25,6 +25,8 @@ NUMBERS: Mapping[str, Literal["float32", "float16", "uint8"]] = {
 }
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 LEAST_TRIED = 48
+FACTS = frozenset({"value_range", "channel_order"})
+"""What users may tell of a file that says nothing."""
 OVERLAP = 32
 VALUES_PER_PIXEL = 4096
 """What memory planning goes by where the network is not known: as much as the largest that is."""
@@ -32,16 +34,6 @@ UNTOLD_RANGE = (
     "this ONNX file does not say which numbers it takes; "
     "give --fact value_range=0,1 (most files), --fact value_range=-1,1 or --fact value_range=0,255"
 )
-
-
-def is_onnx(path: Path) -> bool:
-    """Whether a file begins as ONNX does: with the field that holds the format's version, a small number."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError:
-        return False
-    return len(head) == 16 and head[0] == 0x08 and 3 <= head[1] <= 64 and head[8:9] != b"{"
 
 
 def open_onnx_file(
@@ -54,26 +46,26 @@ def open_onnx_file(
     """
     if kind not in ("auto", "onnx"):
         raise UsageError(f"{path.name}: ONNX files run in the onnx engine, not in {kind}; leave out --engine")
-    session, notes = open_session(_read(path), choose_provider(device))
-    told = _told(session, path)
-    graph, notes = (
-        (_ours(session, told, path), (*notes, _whose(session)))
-        if told is not None
-        else (_foreign(session, facts, path), (*notes, f"{path.name} was made by others: scale and sides as tried out"))
-    )
+    opened = open_session(_read(path), choose_provider(device))
+    told = _told(opened, path)
+    if unknown := facts.keys() - (FACTS if told is None else ()):
+        known = " and ".join(sorted(FACTS)) if told is None else "none, since it says all itself"
+        raise UsageError(f"{path.name}: has no use for --fact {min(unknown)}; it takes {known}")
+    graph = _foreign(opened, facts, path) if told is None else _ours(opened, told, path)
     own = "fp16" if graph.dtype == torch.float16 else "fp32"
     if precision not in ("auto", own):
         raise UsageError(f"{path.name}: is {own} and cannot be run in {precision}; leave out --precision")
-    return GraphEngine("onnx", graph, notes=(f"{own}: as the file is", *notes))
+    whose = f"licence of the weights: {opened.told.get('licence', 'not stated in the file')}"
+    made = (f"{path.name} was made by others: its scale and sides are as tried out",) if told is None else ()
+    return GraphEngine("onnx", graph, notes=(f"{own}: as the file is", *opened.notes, *made, whose))
 
 
 def describe(path: Path) -> dict[str, str]:
     """What a file says of itself, each key with one line; empty where it says nothing."""
-    session, _ = open_session(_read(path), choose_provider("cpu"))
-    found = session.get_modelmeta().custom_metadata_map
-    told = _told(session, path) or {}
+    opened = open_session(_read(path), choose_provider("cpu"))
+    told = _told(opened, path) or {}
     lines = {key: str(told[key]) for key in ("network", "task", "precision", "config") if key in told}
-    return lines | {key: str(found[key]) for key in OUR_KEYS if key in found}
+    return lines | {key: opened.told[key] for key in OUR_KEYS if key in opened.told}
 
 
 def _read(path: Path) -> bytes:
@@ -90,36 +82,47 @@ def _read(path: Path) -> bytes:
         proto = onnx.load_model_from_string(data)
     except DecodeError as e:
         raise WeightsError(f"{path.name}: is damaged, or no ONNX file; export it again") from e
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+    bodies = [proto.graph.node, *(function.node for function in proto.functions)]
+    tensors = [*proto.graph.initializer, *(tensor for body in bodies for tensor in _tensors(body))]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise WeightsError(f"{path.name}: keeps its weights in another file; save it again with all inside")
     return data
 
 
-def _told(session: Any, path: Path) -> dict[str, Any] | None:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+def _tensors(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Every tensor that nodes hold, in graphs within graphs too."""
+    for node in nodes:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for graph in (attribute.g, *attribute.graphs):
+                yield from graph.initializer
+                yield from _tensors(graph.node)
+
+
+def _told(opened: Opened, path: Path) -> dict[str, Any] | None:
+    text = opened.told.get(METADATA)
     if text is None:
         return None
     try:
         told = json.loads(text)
         read_traits(told)
+        if not (isinstance(told["task"], str) and told["precision"] in ("fp32", "fp16") and "with_io" in told):
+            raise ValueError(text)
     except (ValueError, KeyError, TypeError) as e:
         raise WeightsError(f"{path.name}: its metadata are damaged; export it again") from e
     return dict(told)
 
 
-def _whose(session: Any) -> str:
-    found = session.get_modelmeta().custom_metadata_map
-    return f"licence of the weights: {found.get('licence', 'not stated in the file')}"
-
-
-def _ours(session: Any, told: Mapping[str, Any], path: Path) -> Graph:
+def _ours(opened: Opened, told: Mapping[str, Any], path: Path) -> Graph:
     if told["task"] not in ("upscale", "restore"):
         raise UsageError(f"{path.name} is a '{told['task']}' network; this command takes 'upscale' ones")
     with_io = bool(told["with_io"])
     return Graph(
-        compute=Session(session),
+        compute=opened.run,
         traits=read_traits(told),
-        where=_where(session),
+        where=opened.where,
+        on_cpu=opened.provider.kind == "cpu",
         dtype=torch.float16 if told["precision"] == "fp16" else torch.float32,
         takes="uint8" if with_io else "float32",
         channels_last=with_io,
@@ -127,13 +130,12 @@ def _ours(session: Any, told: Mapping[str, Any], path: Path) -> Graph:
     )
 
 
-def _where(session: Any) -> str:
-    return f"ONNX Runtime's {session.get_providers()[0]}"
-
-
-def _foreign(session: Any, facts: Facts, path: Path) -> Graph:
+def _foreign(opened: Opened, facts: Facts, path: Path) -> Graph:
     """Read what the graph shows, and try out what it does not: its scale and which sides it takes."""
-    inputs = session.get_inputs()
+    inputs, outputs = opened.run.inputs, opened.run.outputs
+    if len(outputs) != 1 or outputs[0].type not in NUMBERS:
+        names = ", ".join(f"{one.name} {one.type}" for one in outputs)
+        raise WeightsError(f"{path.name}: gives {names}; one picture of floats or uint8 is expected")
     if len(inputs) != 1 or len(inputs[0].shape or ()) != 4 or inputs[0].type not in NUMBERS:
         names = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
         raise WeightsError(f"{path.name}: takes {names}; one picture, (N, C, H, W) or (N, H, W, C), is expected")
@@ -146,25 +148,26 @@ def _foreign(session: Any, facts: Facts, path: Path) -> Graph:
         raise WeightsError(
             f"{path.name}: takes {shape}; 1 or 3 channels, and both sides free or both fixed, are expected"
         )
-    compute = Session(session)
-    multiple, scale, out_channels = _tried(compute, takes, channels, fixed, path, channels_last=channels_last)
+    multiple, scale = _tried(opened.run, takes, channels, fixed, path, channels_last=channels_last)
     return Graph(
-        compute=compute,
+        compute=opened.run,
         traits=Traits(
             scale=scale,
             in_channels=channels,
-            out_channels=out_channels,
+            out_channels=channels,
             multiple_of=multiple,
             fixed_size=fixed,
             radius=None,
             overlap=OVERLAP,
             values_per_pixel=VALUES_PER_PIXEL,
             precisions=frozenset({"fp32"}),
-            value_range=(0.0, 1.0) if takes == "uint8" else _range(facts, path),
+            value_range=(0.0, 1.0) if inputs[0].type == outputs[0].type == "tensor(uint8)" else _range(facts, path),
             channel_order=_order(facts),
             batch_of_one=batch == 1,
         ),
-        where=_where(session),
+        where=opened.where,
+        on_cpu=opened.provider.kind == "cpu",
+        dtype=torch.float16 if takes == "float16" else torch.float32,
         takes=takes,
         channels_last=channels_last,
         errors=errors(),
@@ -173,8 +176,8 @@ def _foreign(session: Any, facts: Facts, path: Path) -> Graph:
 
 def _tried(
     compute: Session, takes: str, channels: int, fixed: tuple[int, int] | None, path: Path, *, channels_last: bool
-) -> tuple[int, int, int]:
-    """(what sides must be a multiple of, scale, output channels): the first multiple whose sides come out in scale."""
+) -> tuple[int, int]:
+    """(what sides must be a multiple of, scale): the first multiple whose sides come out in scale."""
     for multiple in MULTIPLES if fixed is None else (1,):
         count = -(-LEAST_TRIED // multiple)
         height, width = fixed or (count * multiple, (count + 1) * multiple)
@@ -187,8 +190,8 @@ def _tried(
             break
         _, out, tall, wide = (shape[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
         scale = tall // height
-        if scale >= 1 and (scale * height, scale * width) == (tall, wide) and out in (1, 3):
-            return multiple, scale, out
+        if scale >= 1 and (scale * height, scale * width) == (tall, wide) and out == channels:
+            return multiple, scale
     raise WeightsError(
         f"{path.name}: does not make a picture of a picture at any size that was tried; use another file"
     )

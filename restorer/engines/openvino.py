@@ -11,7 +11,7 @@ from restorer.engines.eager import EagerEngine
 from restorer.engines.graph import cached_graph
 from restorer.engines.graph_engine import Array, Graph, GraphEngine
 from restorer.engines.onnx import without_blocks
-from restorer.errors import MissingPackageError, UnsupportedError
+from restorer.errors import MissingPackageError, UnsupportedError, first_line
 from restorer.networks.spec import Model
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -64,7 +64,10 @@ def _compiled(data: bytes, hint: str) -> Any:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": machine.look().cores,
     }
-    compiled = core.compile_model(core.read_model(data), "CPU", wanted)
+    try:
+        compiled = core.compile_model(core.read_model(data), "CPU", wanted)
+    except RuntimeError as e:
+        raise UnsupportedError(f"OpenVINO cannot take this graph ({first_line(e)}); use --engine eager") from e
     really = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if really != hint:
         raise UnsupportedError(f"OpenVINO would compute in {really} where {hint} was asked for; use --engine eager")

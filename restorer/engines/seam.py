@@ -16,6 +16,12 @@ class Engine(Protocol):
     traits: Traits
     device: torch.device
     """Where its batches are."""
+    where: str
+    """What really computes: a device, or a library's name for one."""
+    on_cpu: bool
+    """A processor computes: small windows pay there."""
+    eight_bit: bool
+    """It takes and gives whole levels of 255: deeper pictures lose what lies between."""
     dtype: torch.dtype
     """What the bulk of the network computes in."""
     memory_total: int

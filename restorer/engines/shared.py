@@ -15,7 +15,10 @@ AGREES_FROM = 30.0
 """dB against float32 under which a half precision is not trusted on this machine; honest ones reach 42 and more."""
 EQUAL_FROM = 60.0
 """dB against PyTorch that other ways to run the same float32 network reach; honest ones reach 100 and more."""
-NO_ROOM = ("allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "bad allocation")
+NO_ROOM = (
+    "allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "bad allocation", "alloc_failed",
+    "is smaller than requested bytes",
+)  # fmt: skip
 Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from restorer import machine
 from restorer.engines.precision import DTYPES, choose_device
 from restorer.engines.seam import Engine, Open
 from restorer.engines.shared import probe, psnr
-from restorer.errors import RestorerError, WriteError
+from restorer.errors import RestorerError, WeightsError, WriteError
 from restorer.networks.spec import Model
 from restorer.weights.fetch import cache_home
 from restorer.weights.whole import write_whole
 
 log = logging.getLogger(__name__)
-PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "openvino")
+PACKAGES = ("restorer", "torch", "onnxruntime-gpu", "onnxruntime", "onnx", "onnxscript", "openvino", "spandrel")
 SIDE = 192
 """Of the batch that is timed, in input pixels."""
 TIMES = 3
@@ -54,6 +53,13 @@ class Row:
     """Against PyTorch in float32, on the probe; 200 is equal."""
     fault: str = ""
     """Why it did not run; then the numbers mean nothing."""
+
+
+KINDS = {
+    "engine": str, "precision": str, "automatic": bool, "seconds_per_megapixel": int | float,
+    "setup_seconds": int | float, "db": int | float, "fault": str,
+}  # fmt: skip
+"""What the values of a row are, in a file that anything may have happened to."""
 
 
 def measure(model: Model, openers: Mapping[str, Open], *, say: Callable[[str], None]) -> list[Row]:
@@ -87,9 +93,11 @@ def kept(model: Model) -> list[Row]:
     """The table of this network on this machine with these packages; empty where nothing was measured."""
     table = _tables().get(_key(model), {})
     try:
-        return [Row(**row) for row in table["rows"]]
+        rows = [Row(**row) for row in table["rows"]]
+        whole = all(isinstance(getattr(row, name), kind) for row in rows for name, kind in KINDS.items())
     except (KeyError, TypeError):
         return []
+    return rows if whole else []
 
 
 def choose(rows: Sequence[Row], precision: str = "auto") -> Row | None:
@@ -170,21 +178,15 @@ def _about(model: Model) -> dict[str, Any]:
         "cores": here.cores,
         "sets": sorted(here.instruction_sets & {"avx2", "avx512f", *machine.FAST_BF16}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: machine.installed(name) for name in PACKAGES},
         "network": model.spec.name,
         "config": repr(model.config),
+        "scale": model.traits.scale,
     }
 
 
 def _key(model: Model) -> str:
     return hashlib.sha256(json.dumps(_about(model), sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _file() -> Path:
@@ -194,6 +196,6 @@ def _file() -> Path:
 def _tables() -> dict[str, Any]:
     try:
         tables = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, WeightsError):  # WeightsError: this user has no home
         return {}
     return tables if isinstance(tables, dict) else {}

@@ -4,13 +4,14 @@ Not in the table: these weights are asked about last, and what is known of the n
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from restorer.errors import UnsupportedError
+from restorer.errors import UnsupportedError, WeightsError, first_line
 from restorer.networks.spec import Facts, Model, NetworkSpec, StateDict, Traits
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class ForeignConfig:
 
 
 class Foreign(nn.Module):
-    """(N, C, H, W) in [0, 1] -> (N, Cout, scale*H, scale*W): spandrel's module; of several results, the first."""
+    """(N, C, H, W) in [0, 1] -> (N, Cout, scale*H, scale*W): as spandrel calls its module; of several, the first."""
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: nn.Module, call: Callable[[nn.Module, Tensor], Any]) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self._call = inner, call
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.inner(x)
+        y = self._call(self.inner, x)
         return y if isinstance(y, Tensor) else y[0]
 
 
@@ -55,12 +56,14 @@ def load_foreign(weights: StateDict, *, facts: Facts) -> Model | None:
             found = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(weights))
     except UnsupportedModelError:
         return None
+    except (RuntimeError, KeyError, IndexError, ValueError, TypeError, AssertionError) as e:
+        raise WeightsError(f"spandrel cannot build these weights ({first_line(e)}); use a whole checkpoint") from e
     name = found.architecture.name
     if not isinstance(found, ImageModelDescriptor):
-        raise UnsupportedError(f"{name} needs a mask beside the picture; such networks are not run here")
+        raise UnsupportedError(f"{name} needs a mask beside the picture; use one that takes the picture alone")
     if found.size_requirements.square:
-        raise UnsupportedError(f"{name} takes square pictures only; such networks are not run here")
-    network = Foreign(found.model).float().eval().requires_grad_(False)
+        raise UnsupportedError(f"{name} takes square pictures only; use one that takes any")
+    network = Foreign(found.model, found._call_fn).float().eval().requires_grad_(False)
     _settle(network)
     config = ForeignConfig(architecture=name, tags=tuple(found.tags))
     spec = _spec(found)
@@ -98,6 +101,7 @@ def _spec(found: "ImageModelDescriptor[nn.Module]") -> NetworkSpec:
             radius=None,
             overlap=OVERLAP,
             values_per_pixel=VALUES_PER_PIXEL,
+            batch_of_one=True,  # spandrel promises no more
             precisions=frozenset({"fp32"}),
         )
 
@@ -105,7 +109,7 @@ def _spec(found: "ImageModelDescriptor[nn.Module]") -> NetworkSpec:
         return ForeignConfig(architecture=found.architecture.name)
 
     def build(config: ForeignConfig) -> nn.Module:
-        return Foreign(found.model)
+        return Foreign(found.model, found._call_fn)
 
     return NetworkSpec(
         name=f"spandrel:{found.architecture.name}",

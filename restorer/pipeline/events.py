@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from restorer.pipeline.files import Job
 
 if TYPE_CHECKING:
+    from restorer.engines import Engine
     from restorer.pipeline.restore import Upscale
 
 Event = dict[str, object]
@@ -24,8 +25,8 @@ def described(job: Job, work: "Upscale", *, model: str) -> Event:
         "output": "-" if job.output is None else str(job.output),
         "model": model,
         "engine": work.engine.name,
-        "precision": PRECISIONS[str(work.engine.dtype).removeprefix("torch.")],
-        "device": str(work.engine.device),
+        "precision": precision_of(work.engine),
+        "device": work.engine.where,
         "size_in": [work.size_in[1], work.size_in[0]],
         "size_out": [work.size_out[1], work.size_out[0]],
         "passes": work.passes,
@@ -33,6 +34,11 @@ def described(job: Job, work: "Upscale", *, model: str) -> Event:
         "tiles": plans[-1].count,
         "estimated_seconds": round(pixels / max(1.0, work.engine.pixels_per_second), 1),
     }
+
+
+def precision_of(engine: "Engine") -> str:
+    """The name of what the bulk of the network computes in."""
+    return PRECISIONS[str(engine.dtype).removeprefix("torch.")]
 
 
 def spoken(seconds: float) -> str:

@@ -19,7 +19,7 @@ from restorer.pipeline.background import Output
 from restorer.pipeline.codecs.atomic import sweep
 from restorer.pipeline.codecs.encode import RowWriter, check_format, open_writer
 from restorer.pipeline.codecs.intake import LIMIT_BYTES
-from restorer.pipeline.events import LONG, Event, described, quicker, spoken
+from restorer.pipeline.events import LONG, Event, described, precision_of, quicker, spoken
 from restorer.pipeline.files import FileSettings, Job, Jobs, output_format
 from restorer.pipeline.journal import Entry, Journal, sha256, stamp
 from restorer.pipeline.picture import Picture, read_picture
@@ -275,6 +275,8 @@ class FolderRun:
                 input_stamp=before,
                 settings=self._settings_hash,
                 weights=self._weights,
+                engine=self._opened().engine.name,
+                precision=precision_of(self._opened().engine),
                 output_sha256=sha256(whole),
                 output_stamp=stamp(whole),
                 seconds=round(time.perf_counter() - begun, 3),

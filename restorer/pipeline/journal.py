@@ -30,6 +30,9 @@ class Entry:
     """Hash of the settings."""
     weights: str
     """Hash of the weights."""
+    engine: str = ""
+    """What ran it: `auto` may choose otherwise another day, and equal settings may then differ in the last bits."""
+    precision: str = ""
     output_sha256: str = ""
     output_stamp: tuple[int, int] = (0, 0)
     """As `input_stamp`, of the file that is about to get its name."""

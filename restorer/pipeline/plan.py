@@ -156,17 +156,15 @@ def fixed_spans(side: int, *, length: int, overlap: int, multiple: int = 1, wrap
     """
     if side <= length and not wrap:
         return (Span((0, side), (0, length)),)
-    overlap = min(_ceil_to(overlap, multiple), _floor_to(length // 4, multiple))
-    uneven = multiple - 1  # what rounding may add to a core, and again take from its window
-    both_ends = not wrap and -(-side // 2) + uneven + overlap <= length
-    count = 2 if both_ends else -(-side // max(1, length - 2 * overlap - 2 * uneven))
-    edges = [_floor_to(round(i * side / count), multiple) for i in range(count)] + [side]
-    last = _ceil_to(side, multiple) - length
+    units, room = -(-side // multiple), length // multiple
+    margin = min(-(-overlap // multiple), room // 4)
+    both_ends = not wrap and -(-units // 2) + margin <= room
+    count = 2 if both_ends else -(-units // (room - 2 * margin))
     spans = []
-    for a, b in pairwise(edges):
-        start = _floor_to(a - (length - (b - a)) // 2, multiple)
-        start = start if wrap else min(max(0, start), last)
-        spans.append(Span((a, b), (start, start + length)))
+    for a, b in pairwise(units * i // count for i in range(count + 1)):
+        start = a - (room - (b - a)) // 2
+        start = start if wrap else min(max(0, start), units - room)
+        spans.append(Span((a * multiple, min(side, b * multiple)), (start * multiple, start * multiple + length)))
     return tuple(spans)
 
 

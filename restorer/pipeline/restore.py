@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restorer.engines import Engine
-from restorer.errors import OutOfMemoryError
+from restorer.errors import OutOfMemoryError, PictureError
 from restorer.networks.spec import Traits
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
@@ -92,12 +92,14 @@ class Upscale:
 
     def __init__(self, picture: Picture, engine: Engine, settings: UpscaleSettings) -> None:
         traits = engine.traits
+        if traits.in_channels < picture.pixels.shape[2]:
+            raise PictureError("this network takes grey pictures only, and this one has colours; use another model")
         self.picture, self.engine, self.settings = picture, engine, settings
         self.size_in = picture.pixels.shape[0], picture.pixels.shape[1]
         self.size_out = settings.output_size(self.size_in, traits.scale)
         self.passes = passes(self.size_in, self.size_out, traits.scale)
         self.tile = settings.tile
-        self.batch_pixels = batch_pixels(on_cpu=engine.device.type == "cpu")
+        self.batch_pixels = batch_pixels(on_cpu=engine.on_cpu)
 
     def plans(self) -> list[Plan]:
         """One plan a pass, smallest picture first."""
@@ -158,7 +160,7 @@ def engine_plan(size: tuple[int, int], engine: Engine, tile: int | None, batch_p
     """The plan for a picture of `size`; `tile` None chooses by network and device. A fixed size goes before both."""
     if tile is not None and engine.traits.fixed_size is None:
         return plan_tiles(size, engine.traits, tile=(tile, tile), batch_pixels=batch_pixels, wrap=wrap)
-    window = window_pixels(engine.traits, memory_total=engine.memory_total, on_cpu=engine.device.type == "cpu")
+    window = window_pixels(engine.traits, memory_total=engine.memory_total, on_cpu=engine.on_cpu)
     return plan_auto(size, engine.traits, window=window, batch_pixels=batch_pixels, wrap=wrap)
 
 

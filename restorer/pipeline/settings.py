@@ -18,7 +18,7 @@ REAL = ("scale", "megapixels", "strength", "denoise")
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleSettings:
-    """How one picture is upscaled. Everything here can change the pixels, and so is part of the journal's hash."""
+    """How one picture is upscaled. Everything here can change the pixels, and so is in the journal's hash, as asked."""
 
     model: str = "realesrgan-x4plus"
     """A name of `restorer models list`, or the path of a weights file."""

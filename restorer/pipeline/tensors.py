@@ -30,6 +30,8 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most
         raise PictureError(
             f"expected a tensor of uint8 or of floats in [0, 1], got {x.dtype}; divide by its peak first"
         )
+    if engine.traits.in_channels < x.shape[1]:
+        raise PictureError("this network takes grey pictures only, and these have colours; use another model")
     original = x.to(engine.device, torch.float32)
     original = original / 255 if x.dtype == torch.uint8 else original.clamp(0, 1)
     size_in = (x.shape[2], x.shape[3])
@@ -47,7 +49,7 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most
 def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> Tensor:
     """(N, C, H, W) -> (N, C', s*H, s*W)."""
     plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, 1, wrap=settings.wrap)
-    pixels = batch_pixels(on_cpu=engine.device.type == "cpu")
+    pixels = batch_pixels(on_cpu=engine.on_cpu)
     count = 1 if engine.traits.batch_of_one else max(1, min(most, pixels // (plan.window[0] * plan.window[1])))
     s = engine.traits.scale
     out = x.new_empty(x.shape[0], engine.traits.out_channels, x.shape[2] * s, x.shape[3] * s)

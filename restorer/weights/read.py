@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _WRAPPERS = ("params_ema", "params", "g_ema", "G_ema", "ema_state_dict", "state_dict", "generator", "model")
 """Keys under which training programs put the generator's weights, the better first."""
-_OUTER_PREFIXES = ("module.", "_orig_mod.")
+_OUTER_PREFIXES = ("module.", "_orig_mod.", "inner.")
 _PLAYER_PREFIXES = ("generator_ema.", "generator.", "netG.")
 _OTHER_PREFIXES = (
     *_PLAYER_PREFIXES,
@@ -74,6 +74,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from None
 
 
+def is_onnx(path: Path) -> bool:
+    """Whether a file begins as ONNX does: with the field that holds the format's version, a small number."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return _begins_as_onnx(head)
+
+
+def _begins_as_onnx(head: bytes) -> bool:
+    return len(head) >= 16 and head[0] == 0x08 and 3 <= head[1] <= 64 and head[8:9] != b"{"
+
+
 def _read(path: Path) -> Checkpoint:
     mode = path.stat()
     if stat.S_ISDIR(mode.st_mode):
@@ -113,6 +127,8 @@ def _read_rare(head: bytes, path: Path) -> Checkpoint:
         raise WeightsError("holds the numbers of an ncnn model; put its .param beside it")
     if head[257:262] == b"ustar":
         raise WeightsError("is a tar archive; unpack it, or save PyTorch's oldest form again with a newer PyTorch")
+    if _begins_as_onnx(head):
+        raise WeightsError("is an ONNX graph, which is finished; give the weights that it was made from")
     for magic, reason in _FOREIGN.items():
         if head.lstrip().startswith(magic):
             raise WeightsError(reason)

@@ -43,6 +43,8 @@ def doctor(
     try:
         find_weights(model, download=False)
     except WeightsError as e:
+        if tune:
+            raise
         show(f"model       {e}")
         return 0
     loaded = open_model(model, facts=facts_of(fact or []))
@@ -67,7 +69,7 @@ def _choice(name: str, model: "Model") -> None:
 
     device = choose_device("auto")
     choice = choose_precision("auto", device, model.traits.precisions)
-    show(f"auto        {name} ({model.spec.name}) on {device} in {choice.why}")
+    show(f"auto        {name} ({model.spec.name}) on {device}, where eager takes {choice.why}")
     if device.type == "cpu":
         window = window_pixels(model.traits, memory_total=machine.look().memory_total, on_cpu=True)
         side = math.isqrt(window)
@@ -95,10 +97,5 @@ def _engines(model: "Model", *, tune: bool) -> None:
 
 
 def _packages() -> None:
-    from importlib.metadata import PackageNotFoundError, version
-
     for name in PACKAGES:
-        try:
-            show(f"package     {name} {version(name)}")
-        except PackageNotFoundError:
-            show(f"package     {name} is not installed")
+        show(f"package     {name} {machine.installed(name) or 'is not installed'}")

@@ -41,9 +41,10 @@ def export(
     proof = export_model(loaded, out, form=form, beside=beside, overwrite=overwrite)
     sides = "any size" if size is None else f"{size[0]}x{size[1]}"
     unit = "levels of 255" if with_io else "of its range"
+    shapes = ", ".join("x".join(map(str, shape)) for shape in proof.shapes)
     show(
-        f"{out}: {loaded.spec.name}, {precision}, {sides}, {out.stat().st_size / 1e6:.1f} MB; equals PyTorch at "
-        f"{len(proof.shapes)} shapes (worst difference {proof.worst:.1e} {unit}, {proof.db:.0f} dB)"
+        f"{out}: {loaded.spec.name}, {precision}, {sides}, {out.stat().st_size / 1e6:.1f} MB; equals "
+        f"PyTorch at {shapes} (worst difference {proof.worst:.1e} {unit}, {proof.db:.0f} dB)"
     )
     return 0
 

@@ -40,6 +40,7 @@ def info(
 ) -> int:
     """What is known of a model, and what its weights say of themselves when they are here."""
     from restorer.weights.find import find_weights
+    from restorer.weights.read import is_onnx
     from restorer.weights.records import find_record
 
     record = find_record(name)
@@ -54,6 +55,12 @@ def info(
     if found.record is not None:
         _show_record(found.record)
     show(f"{'file':12} {found.path} ({found.where})")
+    if is_onnx(found.path):
+        from restorer.engines.onnx_file import describe
+
+        for key, value in describe(found.path).items():
+            show(f"{key:12} {value}")
+        return 0
     _show_model(name, facts_of(fact or []))
     return 0
 

@@ -215,7 +215,7 @@ def result_line(event: Mapping[str, object]) -> str:
     seconds, speed = float(str(event["seconds"])), float(str(event["megapixels_per_second"]))
     return (
         f"{event['input']} -> {event['output']}: {_size(event['size_out'])} by {event['model']} in "
-        f"{event['precision']}, {seconds:.1f} s, {speed:.2f} MP/s"
+        f"{event['precision']}{_by(event)}, {seconds:.1f} s, {speed:.2f} MP/s"
     )
 
 
@@ -225,7 +225,7 @@ def plan_line(event: Mapping[str, object]) -> str:
     work = f"{tiles} tile{'s' * (tiles > 1)} of {_size(event['tile'])}" + (f", {passes} passes" if passes > 1 else "")
     return (
         f"{event['input']} -> {event['output']}: {_size(event['size_in'])} to {_size(event['size_out'])} by "
-        f"{event['model']} in {event['precision']} on {event['device']}, {work}, "
+        f"{event['model']} in {event['precision']} on {event['device']}{_by(event)}, {work}, "
         f"about {float(str(event['estimated_seconds'])):.1f} s"
     )
 
@@ -239,6 +239,11 @@ def summary_line(event: Mapping[str, object], *, plans: bool) -> str:
         return f"{count['planned']} to do, {count['failed']} would fail, {count['skipped']} done before"
     left = f", {count['left']} not tried: run again when there is room" if count["left"] else ""
     return f"{count['done']} done, {count['failed']} failed, {count['skipped']} skipped{left}"
+
+
+def _by(event: Mapping[str, object]) -> str:
+    """The engine, where it is not the plain one."""
+    return "" if event["engine"] == "eager" else f" ({event['engine']} engine)"
 
 
 def _size(value: object) -> str:
