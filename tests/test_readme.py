@@ -97,11 +97,28 @@ def test_commands_parse(command):
     found.make_context(found.name, words).close()
 
 
-@pytest.mark.parametrize("command", [words for words in COMMANDS if not words.startswith("models fetch")])
+GRAPHS = [words for words in COMMANDS if "--tune" in words or ".onnx" in words or "--engine" in words]
+"""Commands that take seconds, and build on each other."""
+
+
+@pytest.mark.parametrize(
+    "command", [words for words in COMMANDS if words not in GRAPHS and not words.startswith("models fetch")]
+)
 def test_commands_run(reader, command):
     assert app(args=shlex.split(command), standalone_mode=False) == 0
     made = re.search(r"-o (\S+)", command)
     assert made is None or (reader / made[1]).exists()
+
+
+@pytest.mark.slow
+def test_commands_about_graphs_run_in_their_order(reader):
+    for command in GRAPHS:
+        made = re.search(r"-o (\S+)", command)
+        if made is not None:
+            (reader / made[1]).unlink(missing_ok=True)
+        assert app(args=shlex.split(command), standalone_mode=False) == 0, command
+        assert made is None or (reader / made[1]).exists(), command
+    assert sum(words.startswith("export") for words in GRAPHS) == 3
 
 
 def test_the_readme_has_the_commands_that_it_promises():

@@ -90,7 +90,8 @@ def build_graph(model: Model, form: GraphForm, *, beside: Mapping[str, str] | No
         try:
             program = torch.onnx.export(
                 network.cpu(), (example,), dynamo=True, dynamic_shapes=free, input_names=[INPUT],
-                output_names=[OUTPUT], opset_version=OPSET, external_data=False, optimize=True, verbose=False,
+                output_names=[OUTPUT], opset_version=OPSET, external_data=False, verbose=False,
+                optimize=form.precision == "fp32",  # else batch norm in float32 is folded into halves, which is no ONNX
             )  # fmt: skip
         except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as e:
             why = _innermost(e)

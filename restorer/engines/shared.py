@@ -11,6 +11,8 @@ from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
 
 PROBE_SIDE = 64
+MOST_RUNS, LONG_ENOUGH = 4, 0.5
+"""How often the first batch is run, and after how many seconds no more."""
 AGREES_FROM = 30.0
 """dB against float32 under which a half precision is not trusted on this machine; honest ones reach 42 and more."""
 EQUAL_FROM = 60.0
@@ -59,9 +61,17 @@ def probe(traits: Traits, side: int = PROBE_SIDE) -> Tensor:
     return torch.stack(planes)[None].contiguous(memory_format=torch.channels_last)
 
 
-def pixels_per_second(run: Run, x: Tensor, *, times: int = 4) -> float:
-    """(N, C, h, w) -> input pixels a second: the best of a few, since the first ones also pay for set-up."""
-    seconds = min(_seconds(run, x) for _ in range(times))
+def pixels_per_second(run: Run, x: Tensor) -> float:
+    """(N, C, h, w) -> input pixels a second: the best of a few, since the first ones also pay for set-up.
+
+    A run that takes long is not repeated: set-up is little of it then, and a user is waiting.
+    """
+    seconds, spent = float("inf"), 0.0
+    for _ in range(MOST_RUNS):
+        took = _seconds(run, x)
+        seconds, spent = min(seconds, took), spent + took
+        if spent > LONG_ENOUGH:
+            break
     return x.shape[0] * x.shape[-1] * x.shape[-2] / max(1e-6, seconds)
 
 
