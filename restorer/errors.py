@@ -13,7 +13,7 @@ RestorerError                 anything a user can mend; the message is one sente
 ├── MissingPackageError       an extra that is not installed
 ├── UnsupportedError          a device, precision or engine that cannot do what was asked
 ├── OutOfMemoryError          not enough memory, even for the smallest tile
-└── NumericalError            a tile that stays non-finite or collapsed in float32
+└── NumericalError            a result that stays non-finite, collapsed or wrong
 """
 
 import difflib
@@ -73,7 +73,7 @@ class OutOfMemoryError(RestorerError):
 
 
 class NumericalError(RestorerError):
-    """A tile that stays non-finite or collapsed in float32."""
+    """A result that stays non-finite or collapsed in float32, or a graph that differs from its model."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:

@@ -33,7 +33,7 @@ class Proof:
     """How near a graph came to PyTorch in float32."""
 
     shapes: tuple[tuple[int, ...], ...]
-    """Of the batches that were compared; for a fixed size one, three times over."""
+    """Of the batches that were compared: three, or the one of a fixed size."""
     worst: float
     """The largest difference: in units of the network's range, or in levels of 255 for a graph with pixels."""
     db: float
@@ -48,7 +48,7 @@ def export_model(
     beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Proof:
-    """Write `path`, once the graph has given what PyTorch gives at three shapes; else nothing, and NumericalError.
+    """Write `path`, once the graph has given what PyTorch gives at three shapes, or at its one; else NumericalError.
 
     Args:
         form: fp32 or fp16, free or fixed sides, with pixels or without; None is fp32, free, without.
@@ -57,7 +57,7 @@ def export_model(
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: graphs are written as .onnx; give such a name")
     if path.exists() and not overwrite:
-        raise WriteError(f"{path}: exists; give --overwrite, or another name")
+        raise UsageError(f"{path}: exists; give --overwrite, or another name")
     if not path.parent.is_dir():
         raise WriteError(f"{path.parent}: is no folder; make it first")
     form = form or GraphForm()
@@ -82,13 +82,13 @@ def prove(model: Model, data: bytes, form: GraphForm) -> Proof:
             )
         if not bool(y.isfinite().all()):
             raise NumericalError(
-                f"the graph gives values that are not finite on {tuple(x.shape)}, so it was not written"
+                f"the graph gives values that are not finite on {tuple(x.shape)}, so it was not written; use fp32"
             )
         apart = max(apart, float((y - exact).abs().max()))
         least = min(least, _psnr(y, exact))
     low, high = model.traits.value_range
     proof = Proof(
-        shapes=tuple(dict.fromkeys(tuple(x.shape) for x in batches)),
+        shapes=tuple(tuple(x.shape) for x in batches),
         worst=apart if form.with_io else apart / (high - low),
         db=least,
     )
@@ -125,7 +125,7 @@ def _batches(model: Model, form: GraphForm) -> list[Tensor]:
         multiple, least = traits.multiple_of, -(-traits.min_side // traits.multiple_of)
         shapes = [(n, max(h, least) * multiple, max(w, least) * multiple) for n, h, w in SHAPES]
     else:
-        shapes = [(1, *form.size) for _ in SHAPES]
+        shapes = [(1, *form.size)]
     xs = [torch.rand((n, traits.in_channels, h, w), generator=random) for n, h, w in shapes]
     if form.with_io:
         return [(x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for x in xs]

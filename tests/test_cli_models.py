@@ -109,7 +109,7 @@ def test_converting_keeps_every_value_and_the_facts(cli, tmp_path):
     assert read.weights.keys() == network().state_dict().keys()
     assert all(torch.equal(read.weights[key], value) for key, value in network().state_dict().items())
     status, _, err = cli("models", "convert", "tiny.pth", "tiny.safetensors")
-    assert (status, err) == (1, ["restorer: tiny.safetensors: exists; give --overwrite, or another name"])
+    assert (status, err) == (2, ["restorer: tiny.safetensors: exists; give --overwrite, or another name"])
     assert cli("models", "convert", "tiny.safetensors", "tiny.safetensors", "--overwrite")[0] == 0
     read = read_checkpoint(tmp_path / "tiny.safetensors")
     assert all(torch.equal(read.weights[key], value) for key, value in network().state_dict().items())

@@ -58,7 +58,12 @@ def test_every_network_becomes_a_half_precision_file_and_one_of_pixels(case, tmp
     model = model_of(case)
     half = export_model(model, tmp_path / "half.onnx", form=GraphForm(precision="fp16"))
     assert half.db >= 50
-    assert (tmp_path / "half.onnx").stat().st_size > 0
+    kinds = {tensor.data_type for tensor in onnx.load(str(tmp_path / "half.onnx")).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    odd = random_batch((1, model.traits.in_channels, 10 * model.traits.multiple_of, 7 * model.traits.multiple_of))
+    with torch.no_grad():
+        apart = torch.from_numpy(run(tmp_path / "half.onnx", odd.numpy())) - random_network(case)(odd)
+    assert 0 < float(apart.abs().max()) < 0.02
     pixels = export_model(model, tmp_path / "pixels.onnx", form=GraphForm(with_io=True))
     assert pixels.worst <= 1
     multiple = model.traits.multiple_of
@@ -104,14 +109,15 @@ def test_the_file_alone_is_a_model(form, tmp_path):
 
 
 def test_the_metadata_say_what_others_need(tmp_path):
-    model, path = model_of(UNSHUFFLED), tmp_path / "a.onnx"
+    model, path = model_of(COMPACT), tmp_path / "a.onnx"
     export_model(model, path, beside={"licence": "BSD-3-Clause", "source": "https://example.org"})
     found = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
     assert found["licence"] == "BSD-3-Clause"
-    assert (found["scale"], found["value_range"], found["channel_order"]) == ("2", "0,1", "rgb")
+    assert (found["scale"], found["value_range"], found["channel_order"]) == ("4", "0,1", "rgb")
     told = json.loads(found["restorer"])
-    assert told["network"] == "esrgan"
-    assert graph.read_traits(told).multiple_of == 2
+    assert told["network"] == "compact"
+    traits = graph.read_traits(told)
+    assert (traits.scale, traits.radius, traits.overlap) == (4, 5, 5)  # three convolutions between two
 
 
 def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
@@ -137,7 +143,7 @@ def test_not_finite_is_no_proof(monkeypatch):
     ("name", "form", "kind", "cure"),
     [
         ("a.pt", GraphForm(), UsageError, "written as .onnx"),
-        ("there.onnx", GraphForm(), WriteError, "--overwrite"),
+        ("there.onnx", GraphForm(), UsageError, "--overwrite"),
         ("no/a.onnx", GraphForm(), WriteError, "make it first"),
         ("a.onnx", GraphForm(size=(13, 16)), UnsupportedError, "multiples of 2"),
     ],

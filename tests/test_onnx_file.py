@@ -1,6 +1,7 @@
 """ONNX files that others made: what the graph shows is read, what it does not is asked for, the rest is refused."""
 
 import logging
+import re
 import warnings
 
 import numpy as np
@@ -23,7 +24,6 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 COMPACT = next(case for case in CASES if case.name == "compact")
-UNSHUFFLED = CASES[1]
 UNIT = {"value_range": "0,1"}
 
 
@@ -69,7 +69,15 @@ def test_range_and_order_are_obeyed(tmp_path):
 
 
 def test_sides_that_must_be_even_are_found_by_trial(tmp_path):
-    network = random_network(UNSHUFFLED)
+    class Folds(nn.Module):
+        """Pixels become channels and again pixels: sides must be even."""
+
+        def forward(self, x):
+            return nn.functional.interpolate(
+                nn.functional.pixel_shuffle(nn.functional.pixel_unshuffle(x, 2), 2), scale_factor=2
+            )
+
+    network = Folds()
     x, h, w = random_batch((1, 3, 24, 32)), torch.export.Dim("h", max=999), torch.export.Dim("w", max=999)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -182,6 +190,8 @@ def test_damaged_files_are_refused_in_one_line(tmp_path):
         "noise": whole[:16] + bytes(range(256)) * 8,
         "metadata": whole.replace(b'"with_io"', b'"with_no"'),
         "json": whole.replace(b'{"config"', b'["config"'),
+        "traits": re.sub(rb'"traits": \{.*?\}', lambda m: b'"traits": []'.ljust(len(m[0])), whole),
+        "size": whole.replace(b'"fixed_size": [16, 16]', b'"fixed_size": [16    ]'),
         "scale": whole.replace(b'"scale": 4', b'"scale": 2'),
         "operator": whole.replace(b"PRelu", b"PRalu"),
     }.items():
@@ -290,3 +300,34 @@ def test_what_a_file_says_is_shown_and_its_weights_are_not_to_be_had(tmp_path, c
     assert "network      compact" in capsys.readouterr().out
     assert main(["export", str(path), "-o", str(tmp_path / "b.onnx")]) == 1
     assert "give the weights that it was made from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("takes", "gives"), [("uint8", "uint8"), ("uint8", "float"), ("float", "uint8")])
+def test_the_order_of_colours_is_obeyed_in_whole_pixels_too(takes, gives, tmp_path):
+    class Doubles(nn.Module):
+        """BGR from 0 to 255: the first colour it sees, blue, is halved."""
+
+        def forward(self, x):
+            y = x.float() * torch.tensor([0.5, 1.0, 1.0])[:, None, None]
+            return y.to(torch.uint8) if gives == "uint8" else y
+
+    x = torch.zeros(1, 3, 48, 48, dtype=torch.uint8 if takes == "uint8" else torch.float32)
+    facts = {"channel_order": "bgr"} | ({} if takes == gives else {"value_range": "0,255"})
+    engine = open_onnx_file(written(Doubles(), tmp_path / "a.onnx", x, free=()), facts=facts)
+    colour = torch.tensor([100, 120, 200]).reshape(1, 3, 1, 1) / 255
+    y = engine.run({"image": colour.expand(1, 3, 48, 48)})["image"]
+    assert torch.allclose(y[0, :, 5, 5] * 255, torch.tensor([100.0, 120.0, 100.0]), atol=1e-3)
+
+
+def test_a_batch_that_is_only_called_free_is_one(tmp_path):
+    class One(nn.Module):
+        """Whatever comes, one picture leaves."""
+
+        def forward(self, x):
+            return x[:1] * 1.0
+
+    path = written(One(), tmp_path / "a.onnx", random_batch((2, 3, 48, 48)))
+    engine = open_onnx_file(path, facts=UNIT)
+    assert engine.traits.batch_of_one
+    x = random_batch((3, 3, 9, 9))
+    assert torch.allclose(Restorer(engine, UpscaleSettings())(x), x, atol=1e-6)

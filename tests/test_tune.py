@@ -106,8 +106,11 @@ def test_a_chosen_engine_that_cannot_take_these_weights_gives_way_loudly(model, 
         raise UnsupportedError("this graph is not to be had")
 
     monkeypatch.setattr("restorer.engines.onnx.open_onnx", fails)
-    assert open_engine(model).name == "eager"
+    engine = open_engine(model)
+    assert engine.name == "eager"
     assert "eager is used instead" in caplog.text
+    assert "eager: onnx cannot run this model (this graph is not to be had)" in engine.notes
+    assert not any("fastest measured" in note for note in engine.notes)
     with pytest.raises(UnsupportedError):
         open_engine(model, kind="onnx")
 

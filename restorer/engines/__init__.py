@@ -14,19 +14,19 @@ log = logging.getLogger(__name__)
 __all__ = ["ENGINES", "Engine", "open_engine", "opener"]
 
 ENGINES = {
-    "eager": ("restorer.engines.eager", "EagerEngine", "PyTorch, operation by operation"),
-    "compiled": ("restorer.engines.compiled", "CompiledEngine", "PyTorch, turned into machine code by torch.compile"),
-    "onnx": ("restorer.engines.onnx", "open_onnx", "ONNX Runtime: CPU, CUDA, TensorRT, DirectML, CoreML"),
-    "openvino": ("restorer.engines.openvino", "open_openvino", "OpenVINO on Intel and AMD processors"),
+    "eager": ("restorer.engines.eager", "EagerEngine"),  # PyTorch, operation by operation
+    "compiled": ("restorer.engines.compiled", "CompiledEngine"),  # PyTorch, turned into machine code by torch.compile
+    "onnx": ("restorer.engines.onnx", "open_onnx"),  # ONNX Runtime: CPU, CUDA, TensorRT, DirectML, CoreML
+    "openvino": ("restorer.engines.openvino", "open_openvino"),  # OpenVINO on Intel and AMD processors
 }
-"""Name -> module, what opens it there, one line on it."""
+"""Name -> module, what opens it there."""
 
 
 def opener(name: str) -> Open:
     """What opens the engine of this name; its library is imported only then."""
     if name not in ENGINES:
         raise unknown_name("engine", name, ("auto", *ENGINES))
-    module, maker, _ = ENGINES[name]
+    module, maker = ENGINES[name]
     return getattr(importlib.import_module(module), maker)
 
 
@@ -44,6 +44,7 @@ def open_engine(
     except (UnsupportedError, MissingPackageError, WeightsError, UnknownNameError) as e:
         if kind != "auto" or chosen == "eager":
             raise
+        why = (f"eager: {chosen} cannot run this model ({e})",)
         log.warning("%s cannot run this model (%s); eager is used instead", chosen, e)
         engine = opener("eager")(model, device=device, precision=precision, self_check=self_check)
     for remark in model.remarks:

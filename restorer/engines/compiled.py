@@ -4,8 +4,10 @@ import contextlib
 import logging
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +15,15 @@ from torch import Tensor
 
 from restorer.engines.eager import EagerEngine
 from restorer.engines.precision import choose_device
-from restorer.engines.shared import AGREES_FROM, EQUAL_FROM, probe, psnr
+from restorer.engines.shared import AGREES_FROM, EQUAL_FROM, probe, psnr, without_blocks
 from restorer.errors import UnsupportedError, first_line
 from restorer.networks.spec import Model
 
 log = logging.getLogger(__name__)
 MOST_SHAPES = 8
-"""What torch.compile makes of one function before it gives up; further shapes are run by PyTorch, and that is said."""
+"""An engine compiles for no more; further shapes are run by PyTorch, and that is said."""
+MOST_CODES = 1024
+"""What all engines of a process may compile of one kind of network."""
 
 
 class CompiledEngine:
@@ -34,14 +38,15 @@ class CompiledEngine:
         self._plain = EagerEngine(model, device=device, precision=precision, self_check=self_check)
         self.where, self.on_cpu, self.dtype = self._plain.where, self._plain.on_cpu, self._plain.dtype
         self.memory_total = self._plain.memory_total
-        self.traits = replace(model.traits, values_in_blocks=None)  # machine code runs the network in one go
+        self.traits = without_blocks(model.traits)
         self.run_again: Callable[[Tensor], Tensor] | None = self._plain.run_again
         self.notes = (*self._plain.notes, "compiled anew for every shape of window, which takes up to minutes")
         self.pixels_per_second = self._plain.pixels_per_second  # no less than this
         self._largest: dict[tuple[int, int], int] = {}
+        self._plainly: set[tuple[int, int]] = set()
         self._self_check = self_check
-        how: dict[str, Any] = {"options": {"freezing": True}} if self.on_cpu else {"mode": "reduce-overhead"}
-        self._compiled: Any = torch.compile(self._plain.network, dynamic=False, **how)
+        mode = None if self.on_cpu else "reduce-overhead"
+        self._compiled: Any = torch.compile(self._plain.network, dynamic=False, mode=mode)
 
     def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See Engine.run. A smaller batch of a known shape is filled up, not compiled for."""
@@ -49,7 +54,7 @@ class CompiledEngine:
         shape = (x.shape[2], x.shape[3])
         batch = self._largest.get(shape)
         if batch is None and len(self._largest) >= MOST_SHAPES:
-            log.warning("windows of %dx%d are not compiled: %d shapes are the most", *shape, MOST_SHAPES)
+            self._say_plain(shape)
             return self._plain.run(inputs)
         if batch is None:
             y = self._ran(x)
@@ -61,13 +66,18 @@ class CompiledEngine:
         full = x if len(x) == batch else torch.cat([x, x[-1:].expand(batch - len(x), -1, -1, -1)])
         return {"image": self._ran(full)[: len(x)]}
 
+    def _say_plain(self, shape: tuple[int, int]) -> None:
+        if shape not in self._plainly:
+            self._plainly.add(shape)
+            log.warning("windows of %dx%d are not compiled: %d shapes are the most", *shape, MOST_SHAPES)
+
     def _ran(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, H, W): by machine code, made first where there is none for this shape."""
         from torch._dynamo.exc import TorchDynamoException
         from torch._inductor.exc import CppCompileError, InductorError
 
         try:
-            with _quiet():
+            with _quiet(), _settings(freezing=self.on_cpu):
                 y = self._plain.forward(self._compiled, x.contiguous(memory_format=torch.channels_last))
         except (TorchDynamoException, InductorError, CppCompileError) as e:
             raise UnsupportedError(f"torch.compile cannot build this here ({first_line(e)}); use --engine eager") from e
@@ -94,6 +104,24 @@ def _need_compiler(device: torch.device) -> None:
         raise UnsupportedError(
             f"torch.compile needs a C++ compiler ({' or '.join(names)}); install one, or use --engine eager"
         )
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise UnsupportedError(
+            "torch.compile needs Python's headers (Debian: python3-dev); install them, or use --engine eager"
+        )
+
+
+@contextlib.contextmanager
+def _settings(*, freezing: bool) -> Iterator[None]:
+    """Weights become constants of the code on a processor; and no network falls back to PyTorch behind our back.
+
+    Both are read while a network is traced, and count for all networks of a process.
+    """
+    import torch._dynamo
+    import torch._inductor.config
+
+    limit = torch._dynamo.config.patch(recompile_limit=MOST_CODES, fail_on_recompile_limit_hit=True)
+    with limit, torch._inductor.config.patch(freezing=freezing):
+        yield
 
 
 @contextlib.contextmanager

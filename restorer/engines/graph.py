@@ -135,10 +135,15 @@ def metadata(model: Model, form: GraphForm) -> dict[str, str]:
 
 def read_traits(told: Mapping[str, Any]) -> Traits:
     """The JSON under METADATA -> traits; raises KeyError, TypeError or ValueError where it is not `metadata`'s."""
+    if not isinstance(told["traits"], dict):
+        raise TypeError("traits are no table")
     kept = {key: value for key, value in told["traits"].items() if key in {field.name for field in fields(Traits)}}
     kept["precisions"] = frozenset(kept["precisions"])
     for name in ("value_range", "fixed_size"):
         kept[name] = None if kept[name] is None else tuple(kept[name])
+    size = kept["fixed_size"]
+    if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError("fixed_size is no size")
     return Traits(**kept)
 
 

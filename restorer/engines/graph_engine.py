@@ -42,6 +42,8 @@ class Graph:
     channels_last: bool = False
     """(N, h, w, C) rather than (N, C, h, w), both ways."""
     on_cpu: bool = True
+    memory_total: int | None = None
+    """Bytes that the device has; None is the host's, 0 is unknown."""
     errors: tuple[type[Exception], ...] = (RuntimeError,)
     """What its library raises, memory errors among them."""
 
@@ -63,7 +65,7 @@ class GraphEngine:
         self.device = torch.device("cpu")
         self.dtype, self.where, self.on_cpu = graph.dtype, graph.where, graph.on_cpu
         self.eight_bit = graph.takes == "uint8"
-        self.memory_total = machine.look().memory_total
+        self.memory_total = machine.look().memory_total if graph.memory_total is None else graph.memory_total
         self.traits = graph.traits
         self.notes = (*notes, f"{graph.where} computes")
         self.run_again = exact if graph.dtype != torch.float32 else None
@@ -85,12 +87,14 @@ class GraphEngine:
             ) from e
         y = y.permute(0, 3, 1, 2) if self.graph.channels_last else y
         if y.dtype == torch.uint8:
+            y = y.flip(1) if self.traits.channel_order == "bgr" else y
             return {"image": y.float() / 255}
         return {"image": from_native(y.float(), self.traits)}
 
     def _array(self, x: Tensor) -> Array:
         """(N, C, h, w) in [0, 1] -> what the graph takes."""
         if self.graph.takes == "uint8":
+            x = x.flip(1) if self.traits.channel_order == "bgr" else x
             x = (x.clamp(0, 1) * 255).round().to(torch.uint8)
         else:
             x = to_native(x, self.traits).to(torch.float16 if self.graph.takes == "float16" else torch.float32)

@@ -1,8 +1,8 @@
-"""ONNX Runtime: the provider that is asked for computes, or it is an error; which one it was is always said."""
+"""ONNX Runtime: the provider that is asked for computes, or it is an error; each result says which one it was."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +13,9 @@ from restorer import machine
 from restorer.engines.eager import EagerEngine
 from restorer.engines.graph import cached_graph
 from restorer.engines.graph_engine import Array, Graph, GraphEngine
+from restorer.engines.shared import without_blocks
 from restorer.errors import MissingPackageError, UnsupportedError, UsageError, WeightsError, first_line
-from restorer.networks.spec import Model, Traits
+from restorer.networks.spec import Model
 
 log = logging.getLogger(__name__)
 PROVIDERS = {
@@ -46,6 +47,7 @@ class Provider:
 
 def open_onnx(model: Model, *, device: str = "auto", precision: str = "auto", self_check: bool = True) -> GraphEngine:
     """Run a model's graph in ONNX Runtime. The first time, the graph is made, which takes a while, and kept."""
+    runtime()  # a missing package is told before the graph is made
     why: dict[Provider, tuple[str, str]] = {}
 
     def data(provider: Provider) -> bytes:
@@ -59,6 +61,7 @@ def open_onnx(model: Model, *, device: str = "auto", precision: str = "auto", se
         traits=without_blocks(model.traits),
         where=opened.where,
         on_cpu=opened.provider.kind == "cpu",
+        memory_total=opened.memory_total,
         dtype=torch.float16 if chosen == "fp16" else torch.float32,
         errors=errors(),
     )
@@ -67,11 +70,6 @@ def open_onnx(model: Model, *, device: str = "auto", precision: str = "auto", se
     return GraphEngine(
         "onnx", graph, notes=notes, exact=lambda x: plain.run({"image": x})["image"], self_check=self_check
     )
-
-
-def without_blocks(traits: Traits) -> Traits:
-    """The traits of a network that another library runs in one go, not in blocks that fit the cache."""
-    return replace(traits, values_in_blocks=None)
 
 
 class Session:
@@ -102,6 +100,15 @@ class Opened:
         """Who computes, in words."""
         return f"ONNX Runtime's {self.provider.name}"
 
+    @property
+    def memory_total(self) -> int | None:
+        """Bytes of the device; None is the host's, 0 is unknown."""
+        if self.provider.kind == "cpu":
+            return None
+        if self.provider.kind in FAST_IN_HALF and torch.cuda.is_available():
+            return int(torch.cuda.get_device_properties(self.provider.index).total_memory)
+        return 0
+
 
 def choose_provider(device: str) -> tuple[Provider, ...]:
     """auto, cpu, cuda[:N], tensorrt[:N], directml[:N] or mps -> what to try, in order; more than one only for auto."""
@@ -121,8 +128,10 @@ def open_session(data: bytes | Callable[[Provider], bytes], wanted: Sequence[Pro
     """
     refused: list[str] = []
     for provider in wanted:
-        graph = data if isinstance(data, bytes) else data(provider)
-        session = _session(graph, provider)
+        if provider.name not in runtime().get_available_providers():
+            refused.append(f"{provider.name} is not in this build")
+            continue
+        session = _session(data if isinstance(data, bytes) else data(provider), provider)
         if isinstance(session, str):
             refused.append(f"{provider.name} {session}")
             continue
@@ -140,8 +149,6 @@ def open_session(data: bytes | Callable[[Provider], bytes], wanted: Sequence[Pro
 def _session(data: bytes, provider: Provider) -> Any:
     """A session, or why the provider cannot have one; ONNX Runtime would silently go on without it."""
     ort = runtime()
-    if provider.name not in ort.get_available_providers():
-        return "is not in this build"
     options = ort.SessionOptions()
     options.log_severity_level = SILENT
     options.intra_op_num_threads = machine.look().cores

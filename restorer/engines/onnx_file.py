@@ -5,6 +5,7 @@ Letters: N batch, C channels, h w sides in, H W sides out.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +84,7 @@ def _read(path: Path) -> bytes:
     except DecodeError as e:
         raise WeightsError(f"{path.name}: is damaged, or no ONNX file; export it again") from e
     bodies = [proto.graph.node, *(function.node for function in proto.functions)]
-    tensors = [*proto.graph.initializer, *(tensor for body in bodies for tensor in _tensors(body))]
+    tensors = [*_initial(proto.graph), *(tensor for body in bodies for tensor in _tensors(body))]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise WeightsError(f"{path.name}: keeps its weights in another file; save it again with all inside")
     return data
@@ -95,9 +96,18 @@ def _tensors(nodes: Iterable[Any]) -> Iterator[Any]:
         for attribute in node.attribute:
             yield attribute.t
             yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for graph in (attribute.g, *attribute.graphs):
-                yield from graph.initializer
+                yield from _initial(graph)
                 yield from _tensors(graph.node)
+
+
+def _initial(graph: Any) -> Iterator[Any]:
+    """A graph's weights, dense and sparse."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
 
 
 def _told(opened: Opened, path: Path) -> dict[str, Any] | None:
@@ -118,11 +128,13 @@ def _ours(opened: Opened, told: Mapping[str, Any], path: Path) -> Graph:
     if told["task"] not in ("upscale", "restore"):
         raise UsageError(f"{path.name} is a '{told['task']}' network; this command takes 'upscale' ones")
     with_io = bool(told["with_io"])
+    traits = read_traits(told)
     return Graph(
         compute=opened.run,
-        traits=read_traits(told),
+        traits=replace(traits, value_range=(0.0, 1.0), channel_order="rgb") if with_io else traits,
         where=opened.where,
         on_cpu=opened.provider.kind == "cpu",
+        memory_total=opened.memory_total,
         dtype=torch.float16 if told["precision"] == "fp16" else torch.float32,
         takes="uint8" if with_io else "float32",
         channels_last=with_io,
@@ -148,7 +160,7 @@ def _foreign(opened: Opened, facts: Facts, path: Path) -> Graph:
         raise WeightsError(
             f"{path.name}: takes {shape}; 1 or 3 channels, and both sides free or both fixed, are expected"
         )
-    multiple, scale = _tried(opened.run, takes, channels, fixed, path, channels_last=channels_last)
+    multiple, scale, many = _tried(opened.run, takes, channels, fixed, path, channels_last=channels_last)
     return Graph(
         compute=opened.run,
         traits=Traits(
@@ -163,10 +175,11 @@ def _foreign(opened: Opened, facts: Facts, path: Path) -> Graph:
             precisions=frozenset({"fp32"}),
             value_range=(0.0, 1.0) if inputs[0].type == outputs[0].type == "tensor(uint8)" else _range(facts, path),
             channel_order=_order(facts),
-            batch_of_one=batch == 1,
+            batch_of_one=batch == 1 or not many,
         ),
         where=opened.where,
         on_cpu=opened.provider.kind == "cpu",
+        memory_total=opened.memory_total,
         dtype=torch.float16 if takes == "float16" else torch.float32,
         takes=takes,
         channels_last=channels_last,
@@ -176,8 +189,8 @@ def _foreign(opened: Opened, facts: Facts, path: Path) -> Graph:
 
 def _tried(
     compute: Session, takes: str, channels: int, fixed: tuple[int, int] | None, path: Path, *, channels_last: bool
-) -> tuple[int, int]:
-    """(what sides must be a multiple of, scale): the first multiple whose sides come out in scale."""
+) -> tuple[int, int, bool]:
+    """(what sides must be a multiple of, scale, whether two share a batch): the first that comes out in scale."""
     for multiple in MULTIPLES if fixed is None else (1,):
         count = -(-LEAST_TRIED // multiple)
         height, width = fixed or (count * multiple, (count + 1) * multiple)
@@ -191,10 +204,18 @@ def _tried(
         _, out, tall, wide = (shape[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
         scale = tall // height
         if scale >= 1 and (scale * height, scale * width) == (tall, wide) and out == channels:
-            return multiple, scale
+            return multiple, scale, _takes_two(compute, (2, *size[1:]), takes, shape)
     raise WeightsError(
         f"{path.name}: does not make a picture of a picture at any size that was tried; use another file"
     )
+
+
+def _takes_two(compute: Session, size: tuple[int, ...], takes: str, shape: tuple[int, ...]) -> bool:
+    """Many exporters call the batch free where a one is written into the graph."""
+    try:
+        return compute(np.zeros(size, takes)).shape == (2, *shape[1:])
+    except errors():
+        return False
 
 
 def _range(facts: Facts, path: Path) -> tuple[float, float]:

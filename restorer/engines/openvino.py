@@ -10,7 +10,7 @@ from restorer import machine
 from restorer.engines.eager import EagerEngine
 from restorer.engines.graph import cached_graph
 from restorer.engines.graph_engine import Array, Graph, GraphEngine
-from restorer.engines.onnx import without_blocks
+from restorer.engines.shared import without_blocks
 from restorer.errors import MissingPackageError, UnsupportedError, first_line
 from restorer.networks.spec import Model
 
@@ -24,6 +24,7 @@ def open_openvino(
     if device not in ("auto", "cpu"):
         raise UnsupportedError(f"the openvino engine computes on the processor, not on {device}; use --device cpu")
     chosen, why = _precision(precision, model.traits.precisions)
+    runtime()  # a missing package is told before the graph is made
     compiled = _compiled(cached_graph(model), HINTS[chosen])
     graph = Graph(
         compute=Compiled(compiled),

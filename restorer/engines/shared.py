@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -73,6 +74,11 @@ def pixels_per_second(run: Run, x: Tensor) -> float:
         if spent > LONG_ENOUGH:
             break
     return x.shape[0] * x.shape[-1] * x.shape[-2] / max(1e-6, seconds)
+
+
+def without_blocks(traits: Traits) -> Traits:
+    """The traits of a network that another library runs in one go, not in blocks that fit the cache."""
+    return replace(traits, values_in_blocks=None)
 
 
 def psnr(x: Tensor, y: Tensor) -> float:

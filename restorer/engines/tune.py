@@ -1,6 +1,6 @@
 """Which engine is fastest on this machine for a network: measured once, kept, and asked by `auto`.
 
-Set-up is what a process pays before its first tile when all that can be kept is kept (graphs are, machine code is not).
+Set-up is what a process pays before its first tile, once what can be kept is kept.
 """
 
 import functools
@@ -30,6 +30,8 @@ PACKAGES = ("restorer", "torch", "onnxruntime-gpu", "onnxruntime", "onnx", "onnx
 SIDE = 192
 """Of the batch that is timed, in input pixels."""
 TIMES = 3
+ANEW = frozenset({"compiled"})
+"""Engines that pay their set-up again for every size of picture: measured for the table, taken only by name."""
 FAITHFUL = {"fp32": 80.0, "fp16": 45.0, "bf16": 40.0}
 """dB against PyTorch in float32 that a row must reach on the probe to be chosen."""
 LONGEST_SETUP = 15.0
@@ -142,7 +144,7 @@ def _worth_measuring(model: Model) -> list[str]:
 
 
 def _measured(opens: Callable[..., Engine], name: str, asked: str, x: Tensor, exact: Tensor) -> Row:
-    automatic = asked == "auto"
+    automatic = asked == "auto" and name not in ANEW
     try:
         opens(self_check=False)  # what can be kept is kept from here on
         start = time.perf_counter()

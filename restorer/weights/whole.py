@@ -19,7 +19,6 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         hidden.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise WriteError(
             f"cannot write {path}: {error.strerror}; choose a folder with room and the right to write"
@@ -27,14 +26,16 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     finally:
         with contextlib.suppress(OSError):
             hidden.unlink()
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
     """Make the new name durable, where the system can open folders."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):  # the file is whole; not every file system can do more
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

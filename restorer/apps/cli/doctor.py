@@ -49,7 +49,7 @@ def doctor(
         return 0
     loaded = open_model(model, facts=facts_of(fact or []))
     _choice(model, loaded)
-    _engines(loaded, tune=tune)
+    _tile(loaded, _engines(loaded, tune=tune))
     return 0
 
 
@@ -65,22 +65,31 @@ def _devices() -> None:
 
 def _choice(name: str, model: "Model") -> None:
     from restorer.engines.precision import choose_device, choose_precision
-    from restorer.pipeline.plan import window_pixels
 
     device = choose_device("auto")
     choice = choose_precision("auto", device, model.traits.precisions)
     show(f"auto        {name} ({model.spec.name}) on {device}, where eager takes {choice.why}")
-    if device.type == "cpu":
-        window = window_pixels(model.traits, memory_total=machine.look().memory_total, on_cpu=True)
-        side = math.isqrt(window)
-        show(
-            f"tile        windows of at most {window} input pixels ({side} x {side}), "
-            f"{model.traits.overlap} around each core"
-        )
 
 
-def _engines(model: "Model", *, tune: bool) -> None:
-    """The table of engines, measured anew where asked for."""
+def _tile(model: "Model", engine: str) -> None:
+    """How large the windows are in that engine."""
+    from restorer.engines.precision import choose_device
+    from restorer.engines.shared import without_blocks
+    from restorer.pipeline.plan import window_pixels
+
+    if choose_device("auto").type != "cpu":
+        return
+    traits = model.traits if engine == "eager" else without_blocks(model.traits)
+    window = window_pixels(traits, memory_total=machine.look().memory_total, on_cpu=True)
+    side = math.isqrt(window)
+    show(
+        f"tile        {engine}: windows of at most {window} input pixels ({side} x {side}), "
+        f"{traits.overlap} around each core"
+    )
+
+
+def _engines(model: "Model", *, tune: bool) -> str:
+    """Show the table of engines, measured anew where asked for; returns the one that `auto` takes."""
     from restorer.engines import ENGINES, opener
     from restorer.engines import tune as tuning
 
@@ -91,9 +100,11 @@ def _engines(model: "Model", *, tune: bool) -> None:
     rows = tuning.kept(model)
     if not rows:
         show("engines     not measured here for this network; `restorer doctor --tune` does (eager is used until then)")
-        return
-    for line in tuning.table_lines(rows, tuning.choose(rows)):
+        return "eager"
+    chosen = tuning.choose(rows)
+    for line in tuning.table_lines(rows, chosen):
         show(f"engines     {line}")
+    return "eager" if chosen is None else chosen.engine
 
 
 def _packages() -> None:

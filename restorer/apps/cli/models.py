@@ -8,7 +8,7 @@ import typer
 
 from restorer.apps.cli.screen import Screen, show, tell
 from restorer.apps.cli.words import facts_of
-from restorer.errors import UsageError, WeightsError, WriteError
+from restorer.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from restorer.weights.records import Record
@@ -112,7 +112,7 @@ def convert(
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: weights are written as .safetensors; give such a name")
     if out.exists() and not overwrite:
-        raise WriteError(f"{out}: exists; give --overwrite, or another name")
+        raise UsageError(f"{out}: exists; give --overwrite, or another name")
     from restorer.api import open_model
     from restorer.weights.read import write_safetensors
 

@@ -225,7 +225,7 @@ def plan_line(event: Mapping[str, object]) -> str:
     work = f"{tiles} tile{'s' * (tiles > 1)} of {_size(event['tile'])}" + (f", {passes} passes" if passes > 1 else "")
     return (
         f"{event['input']} -> {event['output']}: {_size(event['size_in'])} to {_size(event['size_out'])} by "
-        f"{event['model']} in {event['precision']} on {event['device']}{_by(event)}, {work}, "
+        f"{event['model']} in {event['precision']}{_by(event) or ' on ' + str(event['device'])}, {work}, "
         f"about {float(str(event['estimated_seconds'])):.1f} s"
     )
 
@@ -243,7 +243,7 @@ def summary_line(event: Mapping[str, object], *, plans: bool) -> str:
 
 def _by(event: Mapping[str, object]) -> str:
     """The engine, where it is not the plain one."""
-    return "" if event["engine"] == "eager" else f" ({event['engine']} engine)"
+    return "" if event["engine"] == "eager" else f" ({event['engine']} engine, {event['device']})"
 
 
 def _size(value: object) -> str:
