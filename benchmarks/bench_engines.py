@@ -33,6 +33,8 @@ SMOKE_SIDE = 32
 CROP = 64
 """Side of what is taken of each photo, in input pixels."""
 GIGA = 1e9
+IDLE = 0.3
+"""Seconds before each timed run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +83,18 @@ def measured(case: Case, options: argparse.Namespace) -> Result:
     """Open every engine in every precision of use here; time them in turn; hold them against eager float32."""
     model = open_model(*needed(options.weights, case.weights))
     side = SMOKE_SIDE if options.smoke else case.side
-    engines, refused = opened(model)
     x = middle(options.data, side, model)
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range((1 if options.smoke else options.rounds) + 1):
-        for name, engine in engines.items():
-            start = time.perf_counter()
-            engine.run({"image": x})
-            if number:  # the first is warm-up, and compilation
-                seconds[name].append(time.perf_counter() - start)
-    peaks = {precision: matrix_speed(dtype) for precision, dtype in dtypes(engines).items()}
     photos = [tensor(path, model) for folder in SETS for path in pictures_of(options.data / folder)]
+    engines, refused = opened(model, (x, photos[0]))
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    names = list(engines)
+    for number in range(1 if options.smoke else options.rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            time.sleep(IDLE)  # worker threads of the one before spin on for a while
+            start = time.perf_counter()
+            engines[name].run({"image": x})
+            seconds[name].append(time.perf_counter() - start)
+    peaks = {precision: matrix_speed(dtype) for precision, dtype in dtypes(engines).items()}
     near = nearness(engines, photos[: 2 if options.smoke else None])
     megapixels = (side * model.traits.scale) ** 2 / 1e6
     rows = {}
@@ -118,14 +121,17 @@ def measured(case: Case, options: argparse.Namespace) -> Result:
     }
 
 
-def opened(model: Model) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Engines by "name precision", and why others are not here."""
+def opened(model: Model, batches: Sequence[Tensor]) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Engines by "name precision", warm for `batches`, and why others are not here."""
     engines: dict[str, Engine] = {}
     refused = {}
     for precision in PRECISIONS if machine.has_fast_bf16(machine.look()) else PRECISIONS[:1]:
         for name in ENGINES:
             try:
-                engines[f"{name} {precision}"] = opener(name)(model, device="cpu", precision=precision)
+                engine = opener(name)(model, device="cpu", precision=precision)
+                for x in batches:  # machine code is made now
+                    engine.run({"image": x})
+                engines[f"{name} {precision}"] = engine
             except RestorerError as e:
                 refused[f"{name} {precision}"] = str(e)
     return engines, refused

@@ -24,6 +24,7 @@ from benchmarks.common import (
     run_child,
     spread,
     table_lines,
+    versions,
 )
 from restorer import machine
 from restorer.weights.find import locate_provider
@@ -115,6 +116,8 @@ def measured(case: Case, side: int, options: argparse.Namespace, folder: Path) -
     rows = {
         name: {
             "seconds": spread([child.seconds for child in runs]),
+            "cpu_seconds": spread([child.cpu_seconds for child in runs]),
+            "made_by": versions_of(name, runs),
             "peak_mb": spread([child.peak_bytes / 1e6 for child in runs], digits=0),
             "times_faster": spread([b.seconds / a.seconds for a, b in zip(runs, reference, strict=True)]),
             "network_seconds_per_megapixel": network(name, runs, side),
@@ -131,6 +134,14 @@ def ours(name: str, words: tuple[str, str], weights: Path, picture: Path, folder
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "restorer", "upscale", picture, "-o", out, "--model", weights, "--json"]
     return run_child([*command, "--device", "cpu", "--engine", words[0], "--precision", words[1]])
+
+
+def versions_of(name: str, runs: Sequence[Child]) -> Result:
+    """Who made these runs."""
+    if name in OURS:
+        return versions(("torch", "openvino"))
+    told = runs[-1].told
+    return told.get("versions") or {name: told["version"]}
 
 
 def network(name: str, runs: Sequence[Child], side: int) -> Result | None:

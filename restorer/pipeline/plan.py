@@ -70,7 +70,6 @@ class Plan:
     """(H, W) of the picture."""
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
-    overlap: int
     batch: int
     """Tiles that the network gets at once."""
     wrap: bool = False
@@ -116,7 +115,7 @@ def plan_tiles(
             fixed_spans(side, length=length, overlap=overlap, multiple=multiple, wrap=wrap)
             for side, length in zip(size, traits.fixed_size, strict=True)
         )
-    plan = Plan(size=size, rows=rows, columns=columns, overlap=traits.overlap, batch=1, wrap=wrap)
+    plan = Plan(size=size, rows=rows, columns=columns, batch=1, wrap=wrap)
     h, w = plan.window
     return plan if traits.batch_of_one else replace(plan, batch=max(1, min(plan.count, batch_pixels // (h * w), 16)))
 
