@@ -41,7 +41,7 @@ def tiny(weights):
 @pytest.fixture
 def repeats():
     """Repeats every pixel four times: what must come out is known."""
-    return Restorer(FakeEngine(), FP32, None)
+    return Restorer(FakeEngine(), FP32)
 
 
 def by_hand(array):
@@ -140,7 +140,7 @@ def test_what_is_no_picture_is_refused_in_one_line(repeats, x, words):
 
 
 def test_an_absurd_size_is_refused_with_the_limit(tiny):
-    huge = Restorer(tiny.engine, replace(FP32, scale=10_000), tiny.model)
+    huge = Restorer(tiny.engine, replace(FP32, scale=10_000))
     for x in (noise(40, 50), torch.zeros(1, 3, 40, 50), Image.new("RGB", (50, 40))):
         with pytest.raises(UsageError, match=r"500000x400000 .* limit is 1000"):
             huge(x)
@@ -172,7 +172,7 @@ def test_a_tensor_equals_the_array_of_the_same_values(tiny):
 
 
 def test_a_tensor_that_does_not_fit_goes_through_in_smaller_tiles():
-    cramped = Restorer(FullEngine(most=130 * 130), FP32, None)
+    cramped = Restorer(FullEngine(most=130 * 130), FP32)
     x = torch.rand(1, 3, 200, 190, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(cramped(x), F.interpolate(x, scale_factor=4))
 
