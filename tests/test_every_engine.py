@@ -14,16 +14,15 @@ from restorer.engines import openvino as openvino_engine
 from restorer.engines.compiled import CompiledEngine
 from restorer.engines.eager import EagerEngine
 from restorer.errors import OutOfMemoryError, UnsupportedError
-from restorer.networks import NETWORKS
 from restorer.networks.spec import load_weights
 
 NEEDS = {"onnx": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino", "onnx", "onnxscript")}
 FIRST_OF_EACH = {case.name: case for case in reversed(CASES)}
-COMPILED = [case for name in NETWORKS for case in [case for case in CASES if case.name == name][:3]]
+COMPILED = [*FIRST_OF_EACH.values(), CASES[1]]
 
 
 def rows():
-    """Every pair, but that machine code is made of three forms of each network only; what takes seconds is slow."""
+    """Every pair, but that machine code is made of one form of each network, and one that folds; seconds are slow."""
     for name in ENGINES:
         for case in CASES if name != "compiled" else COMPILED:
             quick = name == "eager" or (name != "compiled" and case is FIRST_OF_EACH["compact"])
@@ -55,7 +54,7 @@ def test_every_engine_gives_what_pytorch_gives(name, case):
     assert engine.run_again is None
     multiple, channels = engine.traits.multiple_of, engine.traits.in_channels
     network = random_network(case)
-    for n, h, w in ((1, 7, 9), (3, 7, 9), (2, 7, 9), (1, 5, 4), (3, 1, 2)):
+    for n, h, w in ((3, 7, 9), (1, 7, 9), (4, 7, 9), (1, 1, 2)):
         x = random_batch((n, channels, h * multiple, w * multiple))
         with torch.no_grad():
             exact = network(x)
