@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restorer.engines.graph import GraphForm, WithPixels, build_graph
 from restorer.engines.onnx import Session, choose_provider, errors, open_session
@@ -70,10 +70,13 @@ def export_model(
 def prove(model: Model, data: bytes, form: GraphForm) -> Proof:
     """Run a graph in ONNX Runtime on a processor and hold it against the model; NumericalError where they differ."""
     compute = open_session(data, choose_provider("cpu")).run
-    batches = list(_batches(model, form))
+    batches = _batches(model, form)
+    network: nn.Module = copy.deepcopy(model.network).cpu()
+    network = WithPixels(network, model.traits) if form.with_io else network
     apart, least = 0.0, 200.0
     for x in batches:
-        exact = _exact(model, x, form)
+        with torch.inference_mode():
+            exact = network(x).float()
         y = _ran(compute, x)
         if y.shape != exact.shape:
             raise NumericalError(
@@ -131,12 +134,6 @@ def _batches(model: Model, form: GraphForm) -> list[Tensor]:
         return [(x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for x in xs]
     low, high = traits.value_range
     return [x * (high - low) + low for x in xs]
-
-
-def _exact(model: Model, x: Tensor, form: GraphForm) -> Tensor:
-    network = copy.deepcopy(model.network).cpu()
-    with torch.inference_mode():
-        return (WithPixels(network, model.traits) if form.with_io else network)(x).float()
 
 
 def _psnr(y: Tensor, exact: Tensor) -> float:

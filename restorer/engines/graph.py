@@ -21,6 +21,7 @@ from torch.export import Dim
 
 from restorer import machine
 from restorer.engines.precision import DTYPES, lowered
+from restorer.engines.shared import from_native, to_native
 from restorer.errors import MissingPackageError, UnsupportedError, WeightsError, WriteError, first_line
 from restorer.networks.spec import Model, Traits
 from restorer.weights.fetch import cache_home
@@ -66,11 +67,8 @@ class WithPixels(nn.Module):
         self.network, self.traits = network, traits
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = self.traits.value_range
-        x = x.permute(0, 3, 1, 2).float() / 255
-        x = x.flip(1) if self.traits.channel_order == "bgr" else x
-        y = (self.network(x * (high - low) + low).float() - low) / (high - low)
-        y = y.flip(1) if self.traits.channel_order == "bgr" else y
+        x = to_native(x.permute(0, 3, 1, 2).float() / 255, self.traits)
+        y = from_native(self.network(x).float(), self.traits)
         return (y.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 

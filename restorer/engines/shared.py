@@ -69,7 +69,7 @@ def pixels_per_second(run: Run, x: Tensor) -> float:
     """
     seconds, spent = float("inf"), 0.0
     for _ in range(MOST_RUNS):
-        took = _seconds(run, x)
+        took = seconds_of(run, x)
         seconds, spent = min(seconds, took), spent + took
         if spent > LONG_ENOUGH:
             break
@@ -89,7 +89,8 @@ def psnr(x: Tensor, y: Tensor) -> float:
     return 200.0 if error == 0 else float(-10 * torch.tensor(error).log10())
 
 
-def _seconds(run: Run, x: Tensor) -> float:
+def seconds_of(run: Run, x: Tensor) -> float:
+    """(N, C, h, w) -> how long one run takes, a device's part included."""
     start = time.perf_counter()
     run({"image": x})["image"].sum().item()  # waits for a device
     return time.perf_counter() - start

@@ -19,7 +19,7 @@ from torch import Tensor
 from restorer import machine
 from restorer.engines.precision import DTYPES, choose_device
 from restorer.engines.seam import Engine, Open
-from restorer.engines.shared import probe, psnr
+from restorer.engines.shared import probe, psnr, seconds_of
 from restorer.errors import RestorerError, WeightsError, WriteError
 from restorer.networks.spec import Model
 from restorer.weights.fetch import cache_home
@@ -152,7 +152,7 @@ def _measured(opens: Callable[..., Engine], name: str, asked: str, x: Tensor, ex
         there = x.to(engine.device)
         y = engine.run({"image": there})["image"].cpu()
         first = time.perf_counter() - start
-        seconds = min(_seconds(engine, there) for _ in range(TIMES))
+        seconds = min(seconds_of(engine.run, there) for _ in range(TIMES))
     except RestorerError as e:
         return Row(engine=name, precision=asked, automatic=automatic, fault=str(e))
     return Row(
@@ -163,12 +163,6 @@ def _measured(opens: Callable[..., Engine], name: str, asked: str, x: Tensor, ex
         setup_seconds=max(0.0, first - seconds),
         db=psnr(y, exact),
     )
-
-
-def _seconds(engine: Engine, x: Tensor) -> float:
-    start = time.perf_counter()
-    engine.run({"image": x})["image"].sum().item()  # waits for a device
-    return time.perf_counter() - start
 
 
 def _about(model: Model) -> dict[str, Any]:
