@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from restorer import Restorer, UpscaleSettings, read_picture
+from restorer import Restorer, UpscaleSettings, machine, read_picture
 
 MATRIX_SIDE = 2048
 MATRIX_TRIES = 20
@@ -38,9 +38,10 @@ def repack(source: Path, out: Path) -> dict[str, object]:
     return {"bytes": out.stat().st_size}
 
 
-def network(weights: Path, source: Path, precision: str) -> dict[str, object]:
+def network(weights: Path, source: Path, precision: str, engine_name: str) -> dict[str, object]:
     """Time the network alone on every tile of a picture, and matrix products of the same precision around it."""
-    settings = UpscaleSettings(precision=precision, device="cpu")
+    machine.keep_freed_memory()  # as the command line does
+    settings = UpscaleSettings(precision=precision, device="cpu", engine=engine_name)
     opened = Restorer.open(weights, settings=settings)
     engine, read = opened.engine, read_picture(source)
     calls: list[tuple[float, int]] = []
@@ -119,6 +120,7 @@ def main() -> None:
     command.add_argument("weights", type=Path)
     command.add_argument("source", type=Path)
     command.add_argument("precision")
+    command.add_argument("engine_name", nargs="?", default="auto")
     arguments = vars(parser.parse_args())
     print(json.dumps(arguments.pop("work")(**arguments)))
 
