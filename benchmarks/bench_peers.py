@@ -1,7 +1,6 @@
 """How fast is `restorer upscale` beside the other ways to run the same weights on a processor, all in one run?
 
-Whole processes, start-up and files included, one after another in turn: ours with each engine, Real-ESRGAN's own
-inference, spandrel in plain PyTorch, and ncnn. The peers compute in float32, the whole picture at once.
+Whole processes, start-up and files included, one after another in turn: ours, Real-ESRGAN's own inference, spandrel in plain PyTorch, and ncnn. The peers compute in float32, the whole picture at once.
 """
 
 import argparse
@@ -36,8 +35,8 @@ PEERS = ROOT / "benchmarks" / "child_peers.py"
 PHOTO = Path("skimage") / "astronaut.png"
 SCALE = 4
 SMOKE_SIDE = 48
-OURS = {"auto": ("auto", "auto"), "eager fp32": ("eager", "fp32"), "openvino fp32": ("openvino", "fp32")}
-"""Name in the table -> engine, precision. Without fast bf16, auto is eager fp32, and is not run twice."""
+OURS = {"auto": ("auto", "auto"), "fp32": ("auto", "fp32")}
+"""Name in the table -> engine, precision. Without fast bf16, auto is fp32, and is not run twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,6 @@ def measured(case: Case, side: int, options: argparse.Namespace, folder: Path) -
         "spandrel": lambda: run_child([python, PEERS, "spandrel", repacked, picture, peer("spandrel")], ours=False),
         "ncnn": lambda: run_child([python, PEERS, "ncnn", param, picture, peer("ncnn")], ours=False),
     }
-    turns["openvino fp32"]()  # makes the graph, once for all time
     children: dict[str, list[Child]] = {name: [] for name in turns}
     alone: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(1, options.repeat + 1):
@@ -142,7 +140,7 @@ def ours(name: str, words: tuple[str, str], weights: Path, picture: Path, folder
 def versions_of(name: str, runs: Sequence[Child]) -> Result:
     """Who made these runs."""
     if name in OURS:
-        return versions(("torch", "openvino"))
+        return versions(("torch",))
     told = runs[-1].told
     return told.get("versions") or {name: told["version"]}
 
@@ -186,12 +184,12 @@ def goals(result: Result) -> list[str]:
     for model, case in result["cases"].items():
         who = case["who"]
         best = min((name for name in who if name not in OURS), key=lambda name: who[name]["seconds"]["median"])
-        fastest = min(who[name]["seconds"]["median"] for name in OURS if "fp32" in name)
+        ours32 = who["fp32"]["seconds"]["median"]
         lines.append(
-            f"- {model}: auto is {who.get('auto', who['eager fp32'])['times_faster']['median']:.2f} times as fast as "
+            f"- {model}: auto is {who.get('auto', who['fp32'])['times_faster']['median']:.2f} times as fast as "
             f"Real-ESRGAN (goal on a "
             f"processor with fast bf16: {case['goal']:g}); in fp32 ours takes "
-            f"{fastest / who[best]['seconds']['median']:.2f} of the time of the fastest peer, {best} (goal: at most 1)."
+            f"{ours32 / who[best]['seconds']['median']:.2f} of the time of the fastest peer, {best} (goal: at most 1)."
         )
     return lines
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from restorer.errors import OutOfMemoryError
 from restorer.networks.spec import Traits
-from restorer.pipeline.plan import fixed_spans, plan_auto, plan_spans, plan_tiles, smaller_tile, window_pixels
+from restorer.pipeline.plan import fixed_spans, plan_auto, plan_for, plan_spans, plan_tiles, smaller_tile, window_pixels
 
 SIDES = st.integers(1, 700)
 TILES = st.integers(32, 300)
@@ -120,3 +120,15 @@ def test_a_network_of_one_size_is_planned_with_it_whatever_tile_is_asked_for():
     for plan in (plan_tiles((200, 90), fixed, tile=(32, 32)), plan_auto((200, 90), fixed, window=9)):
         assert plan.window == (64, 96)
         assert (len(plan.columns), plan.batch) == (1, 1)
+
+
+def test_larger_windows_are_taken_only_where_they_spare_a_fifth_of_what_is_read():
+    wide, narrow = traits(overlap=40, values_per_pixel=6000), traits(overlap=2, values_per_pixel=6000)
+    size, memory = (1024, 1024), 2**35
+    usual = {t.overlap: window_pixels(t, memory_total=memory, on_cpu=True) for t in (wide, narrow)}
+    assert max(usual.values()) * 6000 * 4 <= 400_000_000
+    larger = plan_for(size, wide, memory_total=memory, on_cpu=True)
+    assert larger.read_share <= 0.8 * plan_auto(size, wide, window=usual[40]).read_share
+    assert larger.window[0] * larger.window[1] * 6000 * 4 <= 1_600_000_000
+    assert plan_for(size, narrow, memory_total=memory, on_cpu=True) == plan_auto(size, narrow, window=usual[2])
+    assert plan_for(size, wide, memory_total=2**31, on_cpu=True) == plan_auto(size, wide, window=usual[40])

