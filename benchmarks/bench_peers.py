@@ -1,6 +1,7 @@
 """How fast is `restorer upscale` beside the other ways to run the same weights on a processor, all in one run?
 
-Whole processes, start-up and files included, one after another in turn: ours, Real-ESRGAN's own inference, spandrel in plain PyTorch, and ncnn. The peers compute in float32, the whole picture at once.
+Whole processes, start-up and files included, one after another in turn: ours, Real-ESRGAN's own inference, spandrel in
+plain PyTorch, and ncnn. The peers compute in float32, the whole picture at once.
 """
 
 import argparse

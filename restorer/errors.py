@@ -9,11 +9,12 @@ RestorerError                 anything a user can mend; the message is one sente
 │   ├── UnknownWeightsError   no network recognises them
 │   ├── AmbiguousWeightsError two readings are possible; a fact must be given
 │   └── UnsafeWeightsError    a checkpoint asks for more than plain tensors
+├── DataError                 pictures that cannot be trained on: none, unpaired, too small
 ├── DownloadError             a download that failed, or whose bytes are not the expected ones
 ├── MissingPackageError       an extra that is not installed
 ├── UnsupportedError          a device, precision or engine that cannot do what was asked
 ├── OutOfMemoryError          not enough memory, even for the smallest tile
-└── NumericalError            a result that stays non-finite, collapsed or wrong
+└── NumericalError            a result that stays non-finite, collapsed or wrong, or a training that went astray
 """
 
 import difflib
@@ -54,6 +55,10 @@ class AmbiguousWeightsError(WeightsError):
 
 class UnsafeWeightsError(WeightsError):
     """A checkpoint that asks for more than plain tensors and containers."""
+
+
+class DataError(RestorerError):
+    """Pictures that cannot be trained on."""
 
 
 class DownloadError(RestorerError):
