@@ -87,6 +87,8 @@ def random_network(case: Case) -> nn.Module:
         torch.manual_seed(0)
         network = get_spec(case.name).build(case.config).eval()
         for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()  # not the small start of residual blocks, which would hide their errors
             if isinstance(module, nn.BatchNorm2d):
                 for tensor in (module.weight.data, module.running_var):
                     tensor.uniform_(0.5, 1.5)

@@ -99,10 +99,12 @@ def test_commands_parse(command):
 
 GRAPHS = [words for words in COMMANDS if "--tune" in words or ".onnx" in words or "--engine" in words]
 """Commands that take seconds, and build on each other."""
+RUNS = [words for words in COMMANDS if words.startswith("train ") or "run/step-" in words]
+"""Commands about a run of training, in their order."""
 
 
 @pytest.mark.parametrize(
-    "command", [words for words in COMMANDS if words not in GRAPHS and not words.startswith("models fetch")]
+    "command", [words for words in COMMANDS if words not in [*GRAPHS, *RUNS] and not words.startswith("models fetch")]
 )
 def test_commands_run(reader, command):
     assert app(args=shlex.split(command), standalone_mode=False) == 0
@@ -117,6 +119,21 @@ def test_commands_about_graphs_run_in_their_order(reader):
         assert app(args=shlex.split(command), standalone_mode=False) == 0, command
         assert made is None or (reader / made[1]).exists(), command
     assert sum(words.startswith("export") for words in GRAPHS) == 3
+
+
+def test_commands_about_a_run_go_in_their_order(reader):
+    """With fewer steps and smaller crops than the README's; the checkpoint gets the name that it would have."""
+    pytest.importorskip("lightning")
+    settings = ["train.steps=1", "train.batch=2", "data.crop=32", "config.features=4"]
+    few = [word for setting in settings for word in ("--set", setting)]
+    (reader / "photos" / "summer" / "photo.jpg").unlink()
+    for command in RUNS:
+        training = command.startswith("train ") and "--resume" not in command
+        assert app(args=[*shlex.split(command), *(few if training else [])], standalone_mode=False) == 0, command
+        if training:
+            (reader / "run" / "step-0000001.safetensors").rename(reader / "run" / "step-0002000.safetensors")
+    assert len(RUNS) == 3
+    assert size_of(reader / "photo-by-mine.png") == (256, 172)
 
 
 def test_the_readme_has_the_commands_that_it_promises():

@@ -22,6 +22,7 @@ from restorer.networks.layers import (
     ncnn_layers,
     rename_keys,
     rename_ncnn,
+    start_small,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 
@@ -80,6 +81,7 @@ class DenseBlock(nn.Module):
         self.conv3 = Conv(features + 2 * grow, grow)
         self.conv4 = Conv(features + 3 * grow, grow)
         self.conv5 = Conv(features + 4 * grow, features)
+        start_small(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x0 = x.to(self.conv1.weight.dtype)

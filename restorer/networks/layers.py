@@ -95,6 +95,16 @@ def check_slope(facts: Facts, expected: float) -> None:
         raise WeightsError(f"these weights were made for a slope of {told}, this network has {expected}; use others")
 
 
+def start_small(block: nn.Module, scale: float = 0.1) -> None:
+    """Draw the convolutions of a residual block small, biases zero: it begins as nearly nothing (as in BasicSR)."""
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            module.weight.data.mul_(scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def lower(network: nn.Module, *, dtype: torch.dtype, float_parts: Sequence[str] = ()) -> None:
     """Turn the convolutions of `network` to `dtype`, in place, except those inside `float_parts`."""
     kept = {id(module) for part in float_parts for module in network.get_submodule(part).modules()}

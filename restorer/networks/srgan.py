@@ -24,6 +24,7 @@ from restorer.networks.layers import (
     keys_like,
     rename_keys,
     shuffle_factor,
+    start_small,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 
@@ -100,6 +101,8 @@ class ResidualBlock(nn.Module):
         self.act = activation(form.inner)
         self.conv2 = Conv(features, features, bias=form.bias)
         self.norm2 = nn.BatchNorm2d(features) if form.norm else nn.Identity()
+        if not form.norm:
+            start_small(self)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act(self.norm1(self.conv1(x)))
@@ -129,7 +132,9 @@ class SRGAN(nn.Module):
         y = self.conv_last(y)
         if self.form.output == "base":
             return y + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return (torch.tanh(y) + 1) / 2 if self.form.output == "tanh" else y.clamp(0, 1)
+        if self.form.output == "tanh":
+            return (torch.tanh(y) + 1) / 2
+        return y if self.training else y.clamp(0, 1)  # what is cut off has no gradient to learn from
 
 
 def _body_end(features: int, form: Form) -> nn.Module:

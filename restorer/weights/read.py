@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _WRAPPERS = ("params_ema", "params", "g_ema", "G_ema", "ema_state_dict", "state_dict", "generator", "model")
 """Keys under which training programs put the generator's weights, the better first."""
+_AVERAGE = "average/"
+"""Where a checkpoint of our own training holds what is used."""
 _OUTER_PREFIXES = ("module.", "_orig_mod.", "inner.")
 _PLAYER_PREFIXES = ("generator_ema.", "generator.", "netG.")
 _OTHER_PREFIXES = (
@@ -109,6 +111,8 @@ def _read_open(file: io.BufferedReader, path: Path, size: int) -> Checkpoint:
     head = file.read(512)
     if head[8:9] == b"{":  # first, since the length before it may look like anything
         weights, facts = read_safetensors(file, size)
+        if "training" in facts:
+            return _from_run(weights, facts, path)
         return Checkpoint(weights=_strip_prefixes(weights), facts=facts, path=path, wrapper="")
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return _from_torch(open_zip(file, size), file, path)
@@ -117,6 +121,13 @@ def _read_open(file: io.BufferedReader, path: Path, size: int) -> Checkpoint:
     if head.startswith(MAGIC.encode()):
         return _from_ncnn(path, param=path, numbers=path.with_suffix(".bin"))
     return _read_rare(head, path)
+
+
+def _from_run(weights: Mapping[str, Tensor], facts: Mapping[str, object], path: Path) -> Checkpoint:
+    """A checkpoint of our own training: the generator's average, without what only training needs."""
+    average = {name.removeprefix(_AVERAGE): value for name, value in weights.items() if name.startswith(_AVERAGE)}
+    told = {name: value for name, value in facts.items() if name != "training"}
+    return Checkpoint(weights=average, facts=told, path=path, wrapper=_AVERAGE.rstrip("/"))
 
 
 def _read_rare(head: bytes, path: Path) -> Checkpoint:

@@ -13,7 +13,7 @@ from typing import cast
 
 import typer
 
-from restorer.apps.cli import doctor, export, models, screen, upscale
+from restorer.apps.cli import doctor, evaluate, export, models, screen, train, upscale
 from restorer.errors import RestorerError, UsageError, WriteError
 
 WrongUsage: type[Exception] = typer.BadParameter.__mro__[2]
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 app.command("upscale", no_args_is_help=True)(upscale.upscale)
 app.command("export", no_args_is_help=True)(export.export)
+app.command("train", no_args_is_help=True)(train.train)
+app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

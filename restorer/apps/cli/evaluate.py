@@ -1,0 +1,60 @@
+"""restorer evaluate: a model's scores over a folder of pictures."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restorer.apps.cli.screen import show
+from restorer.apps.cli.words import facts_of
+from restorer.errors import UsageError
+
+if TYPE_CHECKING:
+    from restorer.metrics.evaluate import Score
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name of `restorer models list`, a weights file, a run's checkpoint.")],
+    *,
+    data: Annotated[Path, typer.Option(help="Folder of pictures as they should be.")],
+    low: Annotated[Path | None, typer.Option(help="Folder of their small partners; else made bicubically.")] = None,
+    metrics: Annotated[str, typer.Option(help="psnr, ssim, joined by commas.")] = "psnr,ssim",
+    rgb: Annotated[bool, typer.Option("--rgb", help="Compare all channels; else luma (Y) alone.")] = False,
+    border: Annotated[int | None, typer.Option(help="Pixels left out at every edge; else the scale.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
+    fact: Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a picture, then their mean.")] = False,
+) -> int:
+    """Shrink pictures, enlarge them with a model, and compare with what they were; plain bicubic stands beside."""
+    if not data.is_dir():
+        raise UsageError(f"--data takes a folder, '{data}' is none")
+    from restorer.api import Restorer
+    from restorer.metrics.evaluate import EvaluateConfig, means
+    from restorer.metrics.evaluate import evaluate as scores_of
+    from restorer.pipeline.settings import UpscaleSettings
+
+    try:
+        config = EvaluateConfig(metrics=tuple(metrics.split(",")), luma=not rgb, border=border)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    settings = UpscaleSettings(model=model, device=device, precision=precision, facts=facts_of(fact or []))
+    scores: list[Score] = []
+    if not as_json:
+        show(f"{'picture':24}" + "".join(f"{name:>10}{'bicubic':>10}" for name in config.metrics))
+    for score in scores_of(Restorer.open(settings=settings), data, low=low, config=config):
+        scores.append(score)
+        _tell(score, as_json=as_json)
+    _tell(means(scores), as_json=as_json)
+    return 0
+
+
+def _tell(score: "Score", *, as_json: bool) -> None:
+    if as_json:
+        show(json.dumps({"picture": score.name, "model": dict(score.model), "bicubic": dict(score.bicubic)}))
+        return
+    show(
+        f"{score.name[:24]:24}"
+        + "".join(f"{score.model[name]:10.4f}{score.bicubic[name]:10.4f}" for name in score.model)
+    )

@@ -1,0 +1,82 @@
+"""restorer train: a recipe and pictures -> a run folder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restorer.apps.cli.screen import show, tell
+from restorer.errors import UsageError
+
+if TYPE_CHECKING:
+    from restorer.training.recipe import Recipe
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A name, or a .toml or .json file; not with --resume.")] = None,
+    *,
+    data: Annotated[str | None, typer.Option(help="Pictures: a folder, glob, .txt list, .tar shards, LMDB.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="group.name=value; may be repeated.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    processes: Annotated[int, typer.Option(help="That share the batch; one a device.")] = 1,
+    trust_first_use: Annotated[
+        bool, typer.Option("--trust-first-use", help="Accept feature weights whose full hash was not published.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
+) -> int:
+    """Train a network, or go on with a run. Checkpoints are taken by upscale and export as they are."""
+    if (recipe is None) == (resume is None):
+        raise UsageError("name a recipe, or a run to go on with: --resume RUN")
+    chosen = _chosen(recipe, resume, [*(settings or []), *([f"data.high={data}"] if data else [])])
+    if dry_run:
+        _show_plan(chosen, trust_first_use=trust_first_use)
+        return 0
+    folder = resume if resume is not None else out
+    if folder is None:
+        raise UsageError("name a folder for the run: --out RUN")
+    if not chosen.data.high:
+        raise UsageError("name the pictures to train on: --data DIR")
+    from restorer.training.loop import open_fabric
+    from restorer.training.loop import train as play
+
+    fabric = open_fabric(chosen, device=device, devices=processes)
+    fabric.launch()
+    path = play(chosen, folder, fabric=fabric, resume=resume is not None, trust_first_use=trust_first_use, say=tell)
+    if fabric.global_rank == 0:
+        show(f"{path}: {chosen.name}, {chosen.train.steps} steps; restorer upscale --model {path} takes it")
+    return 0
+
+
+def _chosen(recipe: str | None, resume: Path | None, settings: list[str]) -> "Recipe":
+    from restorer.training.recipes import changed, get_recipe
+
+    base = get_recipe(recipe if recipe is not None else str(_of_run(resume)))
+    return changed(base, dict(_setting(text) for text in settings))
+
+
+def _of_run(folder: Path | None) -> Path:
+    assert folder is not None
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise UsageError(f"'{folder}' is no run: it has no recipe.json")
+    return path
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise UsageError(f"--set takes group.name=value, such as train.steps=1000; got '{text}'")
+    return name, value
+
+
+def _show_plan(recipe: "Recipe", *, trust_first_use: bool) -> None:
+    from restorer.training.estimate import estimate
+    from restorer.training.recipe import as_data
+
+    show(json.dumps(as_data(recipe), indent=1))
+    for line in estimate(replace(recipe, start="", discriminator_start="")):
+        show(line)

@@ -1,0 +1,32 @@
+"""What a loss must know of the whole batch when processes share it."""
+
+import torch
+from torch import Tensor, distributed
+
+
+def batch_mean(x: Tensor) -> Tensor:
+    """(N, ...) -> (): the mean over everything, and over every process where several share the batch.
+
+    Gradients flow to all of them: averaged over processes they are those of one process with the whole batch. Every
+    process must call it equally often, with equally large shares.
+    """
+    mean = x.mean()
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return mean
+    return _Sum.apply(mean) / distributed.get_world_size()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.detach().clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total

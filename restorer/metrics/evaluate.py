@@ -1,0 +1,104 @@
+"""A model over a folder of pictures: shrink each, enlarge it again, and compare with what it was."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from restorer.api import Restorer
+from restorer.errors import DataError, PictureError, unknown_name
+from restorer.metrics.fidelity import Bytes, psnr, ssim
+from restorer.pipeline.files import READABLE
+from restorer.pipeline.picture import Picture, read_picture
+from restorer.resample import resize
+
+METRICS = {"psnr": psnr, "ssim": ssim}
+"""Name -> (made, truth, border, luma) -> number; larger is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What is compared, and how."""
+
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+    luma: bool = True
+    """Compare Y alone; else RGB."""
+    border: int | None = None
+    """Pixels left out at every edge; None leaves out as many as the scale."""
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if name not in METRICS:
+                raise unknown_name("metric", name, METRICS)
+        if self.border is not None and self.border < 0:
+            raise ValueError(f"border must not be negative, got {self.border}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One picture's numbers: the model's, and those of plain bicubic enlargement."""
+
+    name: str
+    model: Mapping[str, float]
+    bicubic: Mapping[str, float]
+
+
+def evaluate(
+    opened: Restorer, folder: Path, *, low: Path | None = None, config: EvaluateConfig | None = None
+) -> Iterator[Score]:
+    """Score every picture of `folder`; its small partner is in `low` under the same name, or made as MATLAB would.
+
+    Sides are cut to multiples of the scale first. A picture that cannot be read is a PictureError.
+    """
+    config, scale = config or EvaluateConfig(), opened.engine.traits.scale
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE)
+    if not files:
+        raise DataError(f"no pictures in '{folder}'")
+    border = scale if config.border is None else config.border
+    for path in files:
+        truth = _eight_bits(path)
+        truth = truth[: len(truth) // scale * scale, : truth.shape[1] // scale * scale]
+        size = truth.shape[0] // scale, truth.shape[1] // scale
+        small = _rounded(resize(truth, size)) if low is None else _eight_bits(_partner(low, path, scale))
+        if small.shape[:2] != size:
+            raise PictureError(
+                f"{path.name}: its partner is {small.shape[1]}x{small.shape[0]}, not {size[1]}x{size[0]}"
+            )
+        made = opened.restore(Picture(pixels=small)).pixels
+        plain = _rounded(resize(small, (truth.shape[0], truth.shape[1])))
+        scores = [
+            {name: METRICS[name](each, truth, border=border, luma=config.luma) for name in config.metrics}
+            for each in (_rounded(made), plain)
+        ]
+        yield Score(name=path.stem, model=scores[0], bicubic=scores[1])
+
+
+def means(scores: Sequence[Score]) -> Score:
+    """The mean of each number over pictures."""
+    names = scores[0].model
+    return Score(
+        name="mean",
+        model={name: statistics.fmean(score.model[name] for score in scores) for name in names},
+        bicubic={name: statistics.fmean(score.bicubic[name] for score in scores) for name in names},
+    )
+
+
+def _partner(folder: Path, path: Path, scale: int) -> Path:
+    """Under the same name, or under DIV2K's: 0001x4 for 0001."""
+    found = [each for each in folder.iterdir() if each.stem in (path.stem, f"{path.stem}x{scale}")]
+    if len(found) != 1:
+        raise DataError(f"'{folder}' holds {len(found)} pictures named {path.stem}; partners share their names")
+    return found[0]
+
+
+def _eight_bits(path: Path) -> Bytes:
+    pixels = read_picture(path).pixels
+    if pixels.dtype != np.uint8:
+        raise PictureError(f"{path.name}: has {pixels.dtype} values; scores are of 8-bit pictures")
+    return pixels
+
+
+def _rounded(x: np.ndarray) -> Bytes:
+    return x if x.dtype == np.uint8 else np.rint(x).clip(0, 255).astype(np.uint8)

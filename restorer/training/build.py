@@ -1,0 +1,94 @@
+"""Recipe -> what plays: networks with their first weights, the objective, optimisers, the average."""
+
+import copy
+
+import torch
+from torch import nn
+
+from restorer.api import open_model
+from restorer.errors import UsageError, WeightsError
+from restorer.networks.discriminators import build_discriminator, rename_discriminator
+from restorer.networks.spec import Facts, Traits, get_spec
+from restorer.training.adversary import Adversary
+from restorer.training.checkpoint import Parts
+from restorer.training.features import losses_of, open_features
+from restorer.training.objective import Objective, Player, derived_seed
+from restorer.training.recipe import Recipe
+from restorer.training.super_resolution import SuperResolution
+from restorer.weights.find import find_weights
+from restorer.weights.read import read_checkpoint
+
+
+def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool = False) -> Parts:
+    """Everything that learns, in float32, on the device. The first weights follow from the seed."""
+    with torch.random.fork_rng(), torch.device("cpu"):
+        torch.manual_seed(derived_seed(recipe.train.seed, "first weights"))
+        objective = build_objective(recipe, trust_first_use=trust_first_use)
+    average = copy.deepcopy(objective.g).eval().requires_grad_(False)
+    for network in (objective, average):
+        network.to(device).to(memory_format=torch.channels_last)
+    return Parts(objective=objective, optimisers=_optimisers(recipe, objective), average=average)
+
+
+def build_objective(recipe: Recipe, *, trust_first_use: bool = False) -> Objective:
+    """The players and what they want; learned weights only where the recipe starts from some."""
+    generator = _generator(recipe)
+    discriminator = _discriminator(recipe)
+    weights = recipe.weights
+    compared: dict[str, nn.Module] = {}
+    if weights.perceptual or weights.style:
+        features = open_features(recipe.features, trust_first_use=trust_first_use)
+        compared |= losses_of(features, recipe.features, perceptual=weights.perceptual, style=weights.style)
+    adversary = None if discriminator is None else Adversary(recipe.adversary)
+    return SuperResolution(generator, discriminator, weights=weights, adversary=adversary, compared=compared)
+
+
+def traits_of(recipe: Recipe) -> Traits:
+    """What the pictures of a run must be like."""
+    return get_spec(recipe.network).traits(recipe.config)
+
+
+def facts_of(recipe: Recipe) -> Facts:
+    """What the generator's weights do not say of its network: such as an activation without weights."""
+    activation = getattr(recipe.config, "activation", None)
+    return {} if activation is None else {"activation": activation}
+
+
+def _generator(recipe: Recipe) -> nn.Module:
+    network = get_spec(recipe.network).build(recipe.config)
+    if recipe.start:
+        model = open_model(recipe.start)
+        if (model.spec.name, model.config) != (recipe.network, recipe.config):
+            raise UsageError(
+                f"start: '{recipe.start}' is {model.spec.name} with {model.config}, this recipe wants {recipe.network} "
+                f"with {recipe.config}; choose the recipe or the config.* settings to fit"
+            )
+        network.load_state_dict(model.network.state_dict())
+    return network.train().requires_grad_(True)
+
+
+def _discriminator(recipe: Recipe) -> nn.Module | None:
+    if recipe.discriminator is None:
+        return None
+    network = build_discriminator(recipe.discriminator)
+    if recipe.discriminator_start:
+        weights = read_checkpoint(find_weights(recipe.discriminator_start).path).weights
+        try:
+            network.load_state_dict(dict(rename_discriminator(weights)))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(f"discriminator_start: {recipe.discriminator_start}: {reason}") from None
+    return network
+
+
+def _optimisers(recipe: Recipe, objective: Objective) -> dict[Player, torch.optim.Optimizer]:
+    train = recipe.train
+    players: list[tuple[Player, nn.Module, float]] = [
+        ("g", objective.g, train.g_rate),
+        ("d", objective.d, train.d_rate),
+    ]
+    return {
+        player: torch.optim.Adam(list(network.parameters()), lr=rate, betas=train.betas, fused=True)
+        for player, network, rate in players
+        if next(network.parameters(), None) is not None
+    }

@@ -1,0 +1,220 @@
+"""Pictures -> the batch of a step. What is in it follows from (seed, step, place in the batch) and nothing else.
+
+However many threads read ahead, whichever process asks, and however often a run was stopped: step 1000 is the same.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restorer import machine
+from restorer.errors import DataError, PictureError
+from restorer.training.objective import Batch, derived_seed
+from restorer.training.pictures import open_pictures, paired
+
+log = logging.getLogger(__name__)
+Crop = NDArray[Any]
+LUMA = (0.299, 0.587, 0.114)
+_TOLD = 5
+"""Bad files that are named; after them, only counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which pictures, and what is cut out of them."""
+
+    high: str = ""
+    """The truth: a folder, a glob, a .txt list, .tar shards or an LMDB folder. --data sets it."""
+    low: str = ""
+    """Their small partners, paired by name; empty makes them from `high`."""
+    crop: int = 128
+    """Side of what is cut from the truth, in its pixels."""
+    flip: bool = True
+    """Mirror every second crop by chance."""
+    turn: bool = True
+    """Transpose every second crop by chance; with flips both ways, all eight positions of a square."""
+    cache: float = 0.25
+    """Share of the machine's memory that decoded pictures may fill."""
+    threads: int = 2
+    """That read ahead."""
+
+    def __post_init__(self) -> None:
+        if self.crop < 1 or self.threads < 1:
+            raise ValueError("crop and threads must be at least 1")
+        if not 0 <= self.cache <= 0.9:
+            raise ValueError(f"cache must be in [0, 0.9], got {self.cache}")
+
+
+class Source:
+    """Crops of pictures, and what went wrong with them. Safe to be asked by several threads."""
+
+    def __init__(self, config: DataConfig, *, scale: int, channels: int, seed: int) -> None:
+        self.config, self.scale, self.channels, self.seed = config, scale, channels, seed
+        if config.crop % scale:
+            raise DataError(f"data.crop must be a multiple of the scale {scale}, got {config.crop}")
+        self.high = open_pictures(config.high)
+        self.low = paired(self.high, open_pictures(config.low)) if config.low else None
+        self._cache: dict[tuple[bool, int], Crop] = {}
+        self._room = int(config.cache * machine.look().memory_total)
+        self._bad: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.high.names)
+
+    @property
+    def bad(self) -> int:
+        """How many pictures have been left out so far."""
+        return len(self._bad)
+
+    def crops(self, position: int, rng: np.random.Generator) -> tuple[Crop, Crop | None]:
+        """The place in an endless shuffled sequence -> (truth, partner), each (h, w, C).
+
+        A picture that cannot be used is named, counted and passed over for the next one.
+        """
+        epoch, place = divmod(position, len(self))
+        number = int(_shuffled(self.seed, epoch, len(self))[place])
+        for step in range(len(self)):
+            at = (number + step) % len(self)
+            if at in self._bad:
+                continue
+            try:
+                return self._cut(at, rng)
+            except PictureError as error:
+                self._leave_out(at, str(error))
+        raise DataError(f"none of the {len(self)} pictures of '{self.config.high}' can be used: {self._bad[number]}")
+
+    def _cut(self, number: int, rng: np.random.Generator) -> tuple[Crop, Crop | None]:
+        high, low = self._read(number, small=False), self._read(number, small=True) if self.low else None
+        side, scale, name = self.config.crop, self.scale, self.high.names[number]
+        height, width = high.shape[0] // scale, high.shape[1] // scale
+        if low is not None and (low.shape[0], low.shape[1]) != (height, width):
+            raise PictureError(
+                f"{name}: its partner is {low.shape[1]}x{low.shape[0]}, a {scale}th of {high.shape[1]}x{high.shape[0]} "
+                f"would be {width}x{height}"
+            )
+        if min(height, width) < side // scale:
+            raise PictureError(f"{name}: {high.shape[1]}x{high.shape[0]} is smaller than data.crop, {side}")
+        y, x = (int(rng.integers(0, room - side // scale + 1)) for room in (height, width))
+        small = side // scale
+        cuts = [high[y * scale : y * scale + side, x * scale : x * scale + side]]
+        cuts += [] if low is None else [low[y : y + small, x : x + small]]
+        moved = [_moved(cut, rng_bits) for cut, rng_bits in zip(cuts, [self._bits(rng)] * 2, strict=False)]
+        return moved[0], (moved[1] if low is not None else None)
+
+    def _bits(self, rng: np.random.Generator) -> tuple[bool, bool, bool]:
+        """(mirror across, mirror down, transpose)."""
+        across, down, transpose = (bool(bit) for bit in rng.integers(0, 2, 3))
+        config = self.config
+        return config.flip and across, config.flip and config.turn and down, config.turn and transpose
+
+    def _read(self, number: int, *, small: bool) -> Crop:
+        pixels = self._cache.get((small, number))
+        if pixels is None:
+            source = self.low if small and self.low is not None else self.high
+            pixels = _with_channels(source.read(number), self.channels)
+            with self._lock:
+                if pixels.nbytes <= self._room:
+                    self._room -= pixels.nbytes
+                    self._cache[small, number] = pixels
+        return pixels
+
+    def _leave_out(self, number: int, why: str) -> None:
+        with self._lock:
+            self._bad[number] = why
+            count = len(self._bad)
+        if count <= _TOLD:
+            log.warning("left out: %s%s", why, "; more are only counted" if count == _TOLD else "")
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.intp]:
+    return np.random.default_rng(derived_seed(seed, "epoch", epoch)).permutation(count)
+
+
+def _moved(crop: Crop, bits: tuple[bool, bool, bool]) -> Crop:
+    across, down, transpose = bits
+    crop = crop[:, ::-1] if across else crop
+    crop = crop[::-1] if down else crop
+    return crop.transpose(1, 0, 2) if transpose else crop
+
+
+def _with_channels(pixels: Crop, channels: int) -> Crop:
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 1:
+        grey = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)
+        return (grey if pixels.dtype == np.float32 else np.rint(grey)).astype(pixels.dtype)[:, :, None]
+    return np.repeat(pixels, channels, axis=2)
+
+
+def to_tensor(crops: Sequence[Crop]) -> Tensor:
+    """[(h, w, C), ...] of one size -> (N, C, h, w) in [0, 1]."""
+    stacked = [torch.from_numpy(np.ascontiguousarray(_unit(crop))) for crop in crops]
+    return torch.stack(stacked).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _unit(crop: Crop) -> NDArray[np.float32]:
+    if crop.dtype == np.float32:
+        return crop.clip(0, 1)
+    return crop.astype(np.float32) / np.float32(np.iinfo(crop.dtype).max)
+
+
+Make = Callable[[int, int], Batch]
+"""(step, turn) -> the batch of this process."""
+
+
+def batches_of(source: Source, *, batch: int, rank: int, processes: int, turns: int) -> Make:
+    """Say how the batch of a turn is made: `batch` pictures over all processes, of which this one gets its share.
+
+    `turns` is how many turns a step usually has, so that each picture is seen once before any is seen again.
+    """
+    share = batch // processes
+
+    def make(step: int, turn: int) -> Batch:
+        crops = []
+        for slot in range(rank * share, (rank + 1) * share):
+            rng = np.random.default_rng(derived_seed(source.seed, step, turn, slot))
+            crops.append(source.crops((step * turns + turn) * batch + slot, rng))
+        low = [small for _, small in crops if small is not None]
+        return {"high": to_tensor([large for large, _ in crops]), **({"low": to_tensor(low)} if low else {})}
+
+    return make
+
+
+class ReadAhead:
+    """Make the batches of coming steps in threads; use as a context manager."""
+
+    def __init__(self, make: Make, *, turns: Callable[[int], int], start: int, stop: int, threads: int) -> None:
+        self._make, self._turns, self._threads = make, turns, threads
+        self._steps = iter(range(start, stop))
+        self._waiting: deque[list[Future[Batch]]] = deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """The batches of each step's turns, step after step."""
+        while True:
+            while len(self._waiting) <= self._threads:
+                step = next(self._steps, None)
+                if step is None:
+                    break
+                self._waiting.append([self._pool.submit(self._make, step, turn) for turn in range(self._turns(step))])
+            if not self._waiting:
+                return
+            yield [future.result() for future in self._waiting.popleft()]

@@ -1,0 +1,60 @@
+"""What a recipe takes, before anything is allocated: parameters of each player, and memory."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from restorer.networks.discriminators import build_discriminator
+from restorer.networks.features import Features
+from restorer.networks.spec import get_spec
+from restorer.training.build import traits_of
+from restorer.training.recipe import Recipe
+
+ADAM = 4
+"""Copies of each parameter: itself, its gradient, two moments."""
+FLOAT = 4
+
+
+def estimate(recipe: Recipe) -> Iterator[str]:
+    """Lines that say it. Activations are counted by running the networks on shapes without numbers."""
+    traits, train = traits_of(recipe), recipe.train
+    with torch.device("meta"):
+        g = get_spec(recipe.network).build(recipe.config).train()
+        d = None if recipe.discriminator is None else build_discriminator(recipe.discriminator)
+        side, n = recipe.data.crop, train.batch // train.accumulate
+        low = torch.zeros(n, traits.in_channels, side // traits.scale, side // traits.scale)
+        kept = _Kept()
+        with kept:
+            high = g(low)
+            if d is not None:
+                d(high)
+            if recipe.weights.perceptual or recipe.weights.style:
+                Features(recipe.features.network, [layer for layer, _ in recipe.features.layers])(high)
+    learned = _count(g) * (ADAM + 1) + (_count(d) * ADAM if d is not None else 0)
+    yield f"generator      {recipe.network}, {_count(g):,} parameters"
+    yield f"discriminator  {'none' if d is None else f'{_count(d):,} parameters'}"
+    yield f"pictures       {train.steps * train.batch:,} crops of {side}x{side} over {train.steps:,} steps"
+    yield (
+        f"memory         about {(learned * FLOAT + kept.bytes) / 1e9:.1f} GB in fp32: {learned * FLOAT / 1e9:.1f} for "
+        f"weights and optimisers, {kept.bytes / 1e9:.1f} kept for gradients of one part"
+    )
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Adds up what is kept for the way back; each tensor once."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._seen: list[Tensor] = []
+        super().__init__(self._keep, lambda tensor: tensor)
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        if not any(tensor is known for known in self._seen):
+            self._seen.append(tensor)
+            self.bytes += tensor.numel() * tensor.element_size()
+        return tensor

@@ -1,0 +1,283 @@
+"""The run: steps, and what is done between them. `train` is the paragraph to read first."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from restorer import machine
+from restorer.errors import MissingPackageError, NumericalError, UsageError, WriteError
+from restorer.networks.spec import Traits
+from restorer.resample import resize_tensor
+from restorer.training.averaging import decay_at, update_average
+from restorer.training.build import build_parts, facts_of, traits_of
+from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
+from restorer.training.data import ReadAhead, Source, batches_of
+from restorer.training.objective import Batch, Clock, Rules, Turns, gan_step
+from restorer.training.picture_grid import write_grid
+from restorer.training.recipe import Recipe, as_data
+from restorer.training.report import write_report
+from restorer.training.schedule import d_turns_at, g_updates_before, rate_at
+from restorer.training.watch import GIVE_UP, Readings, Watch, Window, evaluating, looked_at
+from restorer.weights.safe import write_safetensors
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+SHOWN = 4
+"""Crops in a grid of pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A run that is going on."""
+
+    recipe: Recipe
+    traits: Traits
+    folder: Path
+    parts: Parts
+    source: Source
+    fabric: "Fabric"
+    say: Say
+
+    @property
+    def is_first(self) -> bool:
+        """Of several processes, this is the one that writes."""
+        return self.fabric.global_rank == 0
+
+
+def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = False, trust_first_use: bool = False,
+          say: Say = log.info) -> Path:  # fmt: skip
+    """Play every step of a recipe; returns the last checkpoint. A run resumed is a run that was never stopped.
+
+    DataError, WeightsError: what it was given cannot be trained on or from. NumericalError: the game went wrong, and
+    the checkpoints before are whole. WriteError: the folder is full or locked; the same holds.
+    """
+    run, step = _opened(recipe, folder, fabric, resume=resume, trust_first_use=trust_first_use, say=say)
+    train, cadence, players = recipe.train, recipe.cadence, run.parts.optimisers
+    window, watch, started = Window(), Watch(), time.monotonic()
+    rules = Rules(optimisers=players, order=train.order, clip=train.clip, autocast=fabric.autocast)
+    shown = _samples(run)
+    path = _saved(run, step) if step == 0 else folder / f"step-{step:07d}.safetensors"
+    skipped = 0
+    with _read_ahead(run, step) as steps:
+        for batches in steps:
+            clock = Clock(seed=train.seed, step=step, rank=fabric.global_rank, device=fabric.device)
+            updates = g_updates_before(cadence, step)
+            learns = step >= cadence.warm_steps
+            _set_rates(run, step, updates)
+            turns = _turns(run, batches, learns=learns)
+            terms = gan_step(run.parts.objective, turns, rules=rules, clock=clock)
+            if learns:
+                _follow(run, updates)
+            skipped = skipped + 1 if any(name.endswith("/skipped") for name in terms) else 0
+            window.add(terms)
+            step += 1
+            last = step == train.steps
+            if skipped >= GIVE_UP or _due(step, train.log_every) or last:
+                _log(run, step, window.take(), _look(run, turns, clock), watch, started=started)
+            if skipped >= GIVE_UP:
+                raise NumericalError(
+                    f"no finite gradient for {GIVE_UP} steps; resume from {path.name} with train.clip=1"
+                )
+            if _due(step, train.picture_every) or last:
+                _show(run, step, shown)
+            if _due(step, train.save_every) or last:
+                path = _saved(run, step)
+    return path
+
+
+def open_fabric(recipe: Recipe, *, device: str = "auto", devices: int = 1) -> "Fabric":
+    """Lightning Fabric for a recipe: where it runs, in how many processes, and in which precision."""
+    try:
+        from lightning.fabric import Fabric
+    except ImportError:
+        raise MissingPackageError('training needs extra packages: pip install "restorer[train]"') from None
+    from restorer.engines.precision import choose_device
+
+    kind = choose_device(device).type
+    fast = machine.has_fast_bf16(machine.look()) if kind == "cpu" else kind == "cuda" and torch.cuda.is_bf16_supported()
+    precision = recipe.train.precision
+    half = precision == "bf16" or (precision == "auto" and fast)
+    strategy = "ddp" if devices > 1 else "auto"
+    return Fabric(accelerator=kind, devices=devices, strategy=strategy, precision="bf16-mixed" if half else "32-true")
+
+
+def _opened(
+    recipe: Recipe, folder: Path, fabric: "Fabric", *, resume: bool, trust_first_use: bool, say: Say
+) -> tuple[Run, int]:
+    """Everything that may be refused is opened before the first step."""
+    if recipe.train.batch % (fabric.world_size * recipe.train.accumulate):
+        raise UsageError(
+            f"train.batch must be a multiple of processes times train.accumulate, {fabric.world_size} x "
+            f"{recipe.train.accumulate}; got {recipe.train.batch}"
+        )
+    traits = traits_of(recipe)
+    seed = recipe.train.seed
+    source = Source(recipe.data, scale=traits.scale, channels=traits.in_channels, seed=seed)
+    if recipe.train.batch > len(source):
+        say(f"the batch of {recipe.train.batch} is larger than the {len(source)} pictures: each is in it several times")
+    parts = build_parts(recipe, fabric.device, trust_first_use=trust_first_use)
+    step = 0
+    if resume:
+        path = latest(folder)
+        if path is None:
+            raise UsageError(f"no whole checkpoint in '{folder}' to resume from; start anew without --resume")
+        tensors, told = load_run(path)
+        restore_run(parts, tensors)
+        step = int(told["step"])
+        if step >= recipe.train.steps:
+            raise UsageError(f"the run in '{folder}' has all its {step} steps; set a larger train.steps to go on")
+    run = Run(recipe=recipe, traits=traits, folder=folder, parts=parts, source=source, fabric=fabric, say=say)
+    if run.is_first:
+        _prepare(folder, recipe, resume=resume, step=step)
+    fabric.barrier()
+    return run, step
+
+
+def _prepare(folder: Path, recipe: Recipe, *, resume: bool, step: int) -> None:
+    """Make the folder; a run that is there is not overwritten, and a resumed one forgets what it logged later."""
+    if not resume and any(folder.glob("step-*.safetensors")):
+        raise UsageError(f"'{folder}' holds a run already; go on with --resume {folder}, or choose another --out")
+    try:
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(json.dumps(as_data(recipe), indent=1) + "\n", encoding="utf-8")
+        lines = [line for line in _lines(folder) if line["step"] <= step]
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise WriteError(f"cannot write to '{folder}': {error.strerror}; choose another --out") from None
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    """What was logged; a last line that was torn is left out."""
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+@contextmanager
+def _read_ahead(run: Run, step: int) -> Iterator[Iterator[list[Batch]]]:
+    train, cadence, fabric = run.recipe.train, run.recipe.cadence, run.fabric
+    make = batches_of(
+        run.source, batch=train.batch, rank=fabric.global_rank, processes=fabric.world_size, turns=cadence.d_turns
+    )
+    ahead = ReadAhead(
+        make,
+        turns=lambda at: d_turns_at(cadence, at),
+        start=step,
+        stop=train.steps,
+        threads=run.recipe.data.threads,
+    )
+    with ahead:
+        yield iter(ahead)
+
+
+def _turns(run: Run, batches: list[Batch], *, learns: bool) -> Turns:
+    """The generator shares the discriminator's first batch where it goes first, and its last where it goes last."""
+    recipe = run.recipe
+    parts = [_parts(_pair(run, batch), recipe.train.accumulate) for batch in batches]
+    shared = parts[0 if recipe.train.order == "gd" else -1] if learns else None
+    return Turns(d=parts if "d" in run.parts.optimisers else [], g=shared)
+
+
+def _pair(run: Run, batch: Batch) -> Batch:
+    """(N, C, H, W) -> on the device, with its small partner: made bicubically, as 8 bits hold it, if none was read."""
+    there = {name: tensor.to(run.fabric.device, non_blocking=True) for name, tensor in batch.items()}
+    if "low" not in there:
+        side = run.recipe.data.crop // run.traits.scale
+        small = resize_tensor(there["high"], (side, side))
+        there["low"] = (small.clamp(0, 1) * 255).round() / 255
+    return there
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    chunks = {name: tensor.chunk(count) for name, tensor in batch.items()}
+    return [{name: chunks[name][number] for name in batch} for number in range(count)]
+
+
+def _set_rates(run: Run, step: int, updates: int) -> None:
+    train, schedule = run.recipe.train, run.recipe.schedule
+    rates = {"g": (train.g_rate, updates), "d": (train.d_rate, step)}
+    for player, optimiser in run.parts.optimisers.items():
+        rate, count = rates[player]
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(schedule, rate, count, train.steps)
+
+
+def _follow(run: Run, updates: int) -> None:
+    """The average takes its step after the generator's."""
+    averaging = run.recipe.averaging
+    decay = decay_at(averaging, updates, run.recipe.train.batch)
+    update_average(run.parts.average, run.parts.objective.g, decay, buffers=averaging.buffers)
+
+
+def _due(step: int, every: int) -> bool:
+    return step % every == 0
+
+
+def _look(run: Run, turns: Turns, clock: Clock) -> Readings:
+    """How the game stands, on the batch that was just played."""
+    batches = turns.g if turns.g is not None else turns.d[0]
+    with clock.turn("d", -1, 0) as now, run.fabric.autocast():
+        return looked_at(run.parts.objective, batches[0], now)
+
+
+def _log(run: Run, step: int, terms: Readings, looks: Readings, watch: Watch, *, started: float) -> None:
+    """One line to the log and to the user; trouble is told, or ends the run."""
+    readings = terms | looks
+    if run.is_first:
+        line = {"step": step, "seconds": round(time.monotonic() - started, 3), **readings, "bad_files": run.source.bad}
+        with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        told = "  ".join(f"{name} {value:.4g}" for name, value in sorted(readings.items()))
+        run.say(f"step {step}/{run.recipe.train.steps}  {told}")
+    for trouble in watch.troubles(readings):
+        if run.recipe.train.on_trouble == "stop":
+            raise NumericalError(f"step {step}: {trouble}; train.on_trouble=warn goes on all the same")
+        log.warning("step %d: %s", step, trouble)
+
+
+def _samples(run: Run) -> Batch:
+    """The crops that every grid shows: those of step 0, whenever the run began."""
+    batch = batches_of(run.source, batch=min(SHOWN, run.recipe.train.batch), rank=0, processes=1, turns=1)(0, 0)
+    return _pair(run, batch)
+
+
+def _show(run: Run, step: int, samples: Mapping[str, Tensor]) -> None:
+    """A grid: what the network is given, what its average makes of it, the truth; and the report anew."""
+    if not run.is_first:
+        return
+    with torch.no_grad(), evaluating(run.parts.average):
+        made = run.parts.average(samples["low"]).clamp(0, 1)
+    given = F.interpolate(samples["low"], made.shape[-2:], mode="nearest")
+    write_grid(run.folder / "pictures" / f"step-{step:07d}.png", [given, made, samples["high"]])
+    write_report(run.folder, run.recipe, _lines(run.folder))
+
+
+def _saved(run: Run, step: int) -> Path:
+    """Write the checkpoint, and the generator alone; only then are old checkpoints removed."""
+    recipe, path = run.recipe, run.folder / f"step-{step:07d}.safetensors"
+    if run.is_first:
+        facts = facts_of(recipe)
+        path = save_run(run.folder, run.parts, step=step, recipe=as_data(recipe), facts=facts)
+        write_safetensors(run.folder / "generator.safetensors", run.parts.average.state_dict(), facts)
+        remove_older(run.folder, keep=recipe.train.keep)
+    run.fabric.barrier()
+    return path

@@ -1,0 +1,204 @@
+"""What a training run is: a recipe, frozen; and the one way to change it by name, which checks everything."""
+
+import difflib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from restorer.errors import UsageError
+from restorer.networks.discriminators import DiscriminatorConfig
+from restorer.training.adversary import AdversaryConfig
+from restorer.training.averaging import AveragingConfig
+from restorer.training.data import DataConfig
+from restorer.training.objective import Order
+from restorer.training.schedule import Cadence, Schedule
+from restorer.training.super_resolution import RestorationWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how fast and how often."""
+
+    steps: int = 400_000
+    batch: int = 16
+    """Pictures of a turn, over all processes and parts."""
+    accumulate: int = 1
+    """Parts that a turn's batch is cut into; their gradients are added up."""
+    order: Order = "gd"
+    """Who learns first in a step."""
+    g_rate: float = 1e-4
+    d_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Of Adam, for both."""
+    clip: float = 0.0
+    """Longest gradient of a player; 0 for any."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the device multiplies it fast. Weights and optimisers are always fp32."""
+    seed: int = 0
+    log_every: int = 100
+    picture_every: int = 5_000
+    """Steps between grids of pictures; also the first and the last."""
+    save_every: int = 5_000
+    keep: int = 3
+    """Checkpoints that are kept; older ones are removed."""
+    on_trouble: Literal["stop", "warn"] = "stop"
+    """What to do when the game goes wrong: collapse, a runaway discriminator, vanishing or non-finite gradients."""
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch", "accumulate", "log_every", "picture_every", "save_every", "keep")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}")
+        if self.g_rate < 0 or self.d_rate < 0 or self.clip < 0:
+            raise ValueError("g_rate, d_rate and clip must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """The frozen network that perceptual and style losses look through."""
+
+    network: str = "vgg19"
+    """A name of `BACKBONES`."""
+    weights: str = "vgg19-imagenet"
+    """A name of `restorer models list --features`, or a file."""
+    layers: tuple[tuple[str, float], ...] = (("conv5_4", 1.0),)
+    """Layer and its weight."""
+    distance: str = "l1"
+    """A name of `PIXEL_LOSSES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run: a network, what it should want, from what pictures, how."""
+
+    name: str
+    network: str
+    """A name of NETWORKS; setting it also sets `config` to that network's usual numbers."""
+    config: Any
+    """Of the network."""
+    start: str = ""
+    """Weights that the generator starts from: a model's name or a file, such as a checkpoint of another run."""
+    discriminator: DiscriminatorConfig | None = None
+    discriminator_start: str = ""
+    """Weights that the discriminator starts from."""
+    weights: RestorationWeights = field(default_factory=RestorationWeights)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    cadence: Cadence = field(default_factory=Cadence)
+    schedule: Schedule = field(default_factory=Schedule)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.discriminator is None and self.weights.adversarial:
+            raise ValueError("weights.adversarial needs a discriminator, and this recipe has none")
+        side = getattr(self.discriminator, "side", self.data.crop)
+        if side != self.data.crop:
+            raise ValueError(f"this discriminator takes pictures of side {side}, data.crop is {self.data.crop}")
+
+
+def override(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
+    """Change a recipe by dotted names, such as {"train.steps": "1000"}; values are texts, or what JSON and TOML give.
+
+    >>> override(Recipe(name="r", network="srgan", config=None), {"train.steps": "7"}).train.steps
+    7
+    """
+    for path, value in settings.items():
+        recipe = _set(recipe, path.split("."), value, path)
+    return recipe
+
+
+def as_data(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as plain values; `from_data` reads it back."""
+    return json.loads(json.dumps(asdict(recipe)))
+
+
+def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested tables -> dotted names.
+
+    >>> flattened({"train": {"steps": 1}, "start": ""})
+    {'train.steps': 1, 'start': ''}
+    """
+    flat: dict[str, object] = {}
+    for key, value in data.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _set(group: Any, names: list[str], value: object, path: str) -> Any:
+    known = [each.name for each in fields(group)]
+    kind = type(group).__name__
+    if names[0] not in known:
+        near = difflib.get_close_matches(names[0], known, n=1)
+        cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        raise UsageError(f"no setting in {kind} named '{names[0]}'; {cure}")
+    old = getattr(group, names[0])
+    if len(names) > 1:
+        if not is_dataclass(old):
+            raise UsageError(f"'{path}' does not exist: {names[0]} of {kind} is no group of settings here")
+        new = _set(old, names[1:], value, path)
+    elif is_dataclass(old):
+        raise UsageError(f"'{path}' is a group of settings; name one, e.g. {path}.{fields(old)[0].name}=...")
+    else:
+        new = _fitted(value, get_type_hints(type(group))[names[0]], path)
+    try:
+        return replace(group, **{names[0]: new})
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _fitted(value: object, kind: Any, path: str) -> Any:
+    """A value of this type, from itself or from text; anything else is refused with an example."""
+    if isinstance(value, str) and kind is not str and get_origin(kind) is not Literal:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise _misfit(path, kind, value) from None
+    fitted = _fit(value, kind)
+    if fitted is _NO:
+        raise _misfit(path, kind, value)
+    return fitted
+
+
+class _NO:
+    """Stands for a value that does not fit."""
+
+
+def _fit(value: object, kind: Any) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return next((found for each in inner if (found := _fit(value, each)) is not _NO), _NO)
+    if origin is Literal:
+        return value if value in inner else _NO
+    if origin is tuple:
+        return _fit_tuple(value, inner)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Any or kind is type(None):
+        return value if kind is Any or value is None else _NO
+    return value if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) else _NO
+
+
+def _fit_tuple(value: object, inner: tuple[Any, ...]) -> Any:
+    if not isinstance(value, list | tuple):
+        return _NO
+    kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is ... else list(inner)
+    if len(kinds) != len(value):
+        return _NO
+    fitted = tuple(_fit(each, kind) for each, kind in zip(value, kinds, strict=True))
+    return _NO if _NO in fitted else fitted
+
+
+_EXAMPLES = {int: "200000", float: "0.0001", bool: "true", str: "text"}
+
+
+def _misfit(path: str, kind: Any, value: object) -> UsageError:
+    if get_origin(kind) is Literal:
+        return UsageError(f"{path} takes {' or '.join(map(str, get_args(kind)))}; got '{value}'")
+    name = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    return UsageError(f"{path} takes {name}, e.g. {_EXAMPLES.get(kind, '[1, 2]')}; got '{value}'")

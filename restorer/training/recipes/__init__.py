@@ -1,0 +1,80 @@
+"""Recipes by name: Python functions that return a frozen `Recipe`. Users change them with `override`."""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from restorer.errors import UsageError, unknown_name
+from restorer.networks.spec import get_spec
+from restorer.training.recipe import Recipe, flattened, override
+from restorer.training.recipes.super_resolution import (
+    esrgan_psnr_x4,
+    esrgan_psnr_x4_tiny,
+    esrgan_x4,
+    esrgan_x4_tiny,
+    srgan_x4,
+    srgan_x4_tiny,
+    srresnet_x4,
+    srresnet_x4_tiny,
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "srresnet_x4": srresnet_x4,
+    "srgan_x4": srgan_x4,
+    "esrgan_psnr_x4": esrgan_psnr_x4,
+    "esrgan_x4": esrgan_x4,
+    "srresnet_x4_tiny": srresnet_x4_tiny,
+    "srgan_x4_tiny": srgan_x4_tiny,
+    "esrgan_psnr_x4_tiny": esrgan_psnr_x4_tiny,
+    "esrgan_x4_tiny": esrgan_x4_tiny,
+}
+"""Name -> recipe. A `_tiny` twin is the same game with small numbers: minutes on two processor cores."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from a .toml or .json file: the name of a recipe, and what is changed in it.
+
+    A file is data: `recipe = "srgan_x4"`, then tables such as `[train]` with `steps = 1000`. RUN/recipe.json is one.
+    """
+    path = Path(name)
+    if path.suffix not in (".toml", ".json"):
+        if name not in RECIPES:
+            raise unknown_name("recipe", name, RECIPES)
+        return RECIPES[name]()
+    data = _read(path)
+    base = data.pop("recipe", None) or data.pop("name", None)
+    if not isinstance(base, str):
+        raise UsageError(f'{path}: must name its recipe, such as: recipe = "srgan_x4"')
+    return changed(get_recipe(base), flattened(data))
+
+
+def changed(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
+    """`override`, in the order in which it makes sense: another network brings its own config first."""
+    settings = dict(settings)
+    network = settings.pop("network", recipe.network)
+    if network != recipe.network:
+        recipe = override(recipe, {"network": network})
+        recipe = _with_config(recipe)
+    settings.pop("name", None)
+    return override(recipe, {key: value for key, value in settings.items() if value is not None})
+
+
+def _with_config(recipe: Recipe) -> Recipe:
+    from dataclasses import replace
+
+    return replace(recipe, config=get_spec(recipe.network).config())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: must be a table of settings")
+    return data

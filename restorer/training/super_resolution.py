@@ -1,0 +1,91 @@
+"""The game of SRGAN, ESRGAN and Real-ESRGAN: near the truth pixel by pixel, near it in features, and taken for real."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from restorer.errors import unknown_name
+from restorer.losses.pixel import PIXEL_LOSSES, frequency, pixel_loss, total_variation
+from restorer.training.adversary import Adversary
+from restorer.training.objective import Batch, Now, Objective, Penalty, Player, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorationWeights:
+    """How much each wish of the generator counts; zero leaves it out."""
+
+    pixel: float = 1.0
+    pixel_kind: str = "l1"
+    """A name of `PIXEL_LOSSES`."""
+    frequency: float = 0.0
+    total_variation: float = 0.0
+    perceptual: float = 0.0
+    style: float = 0.0
+    adversarial: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pixel_kind not in PIXEL_LOSSES:
+            raise unknown_name("pixel loss", self.pixel_kind, PIXEL_LOSSES)
+
+
+class SuperResolution(Objective):
+    """Batch: `low` (N, C, h, w), `high` (N, C, s*h, s*w), and `sharp` like `high` where the truth is sharpened.
+
+    Pixels and features are held against `sharp`, the discriminator's eye against `high`, as in Real-ESRGAN.
+    """
+
+    def __init__(
+        self,
+        g: nn.Module,
+        d: nn.Module | None,
+        *,
+        weights: RestorationWeights,
+        adversary: Adversary | None = None,
+        compared: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        """`compared` are the losses that have networks of their own: name -> (fake, truth) -> (), weighted inside."""
+        super().__init__()
+        assert (d is None) == (adversary is None), "a discriminator needs a teacher"
+        self.g, self.d = g, nn.Module() if d is None else d
+        self.weights, self.adversary = weights, adversary
+        self.compared = nn.ModuleDict(compared or {})
+
+    def imagine(self, batch: Batch, now: Now) -> Batch:
+        """`fake` (N, C, s*h, s*w)."""
+        return {"fake": self.g(batch["low"])}
+
+    def g_terms(self, batch: Batch, now: Now) -> Terms:
+        """Pixel, features, adversary."""
+        fake, truth, weights = batch["fake"], batch.get("sharp", batch["high"]), self.weights
+        terms: Terms = {}
+        if weights.pixel:
+            terms["g/pixel"] = weights.pixel * pixel_loss(weights.pixel_kind, fake, truth)
+        if weights.frequency:
+            terms["g/frequency"] = weights.frequency * frequency(fake, truth)
+        if weights.total_variation:
+            terms["g/total_variation"] = weights.total_variation * total_variation(fake)
+        for name, loss in self.compared.items():
+            terms[f"g/{name}"] = loss(fake, truth)
+        if self.adversary is not None:
+            terms["g/adversarial"] = weights.adversarial * self.adversary.g_term(self.d, batch["high"], fake, now)
+        return terms
+
+    def d_terms(self, batch: Batch, now: Now) -> Terms:
+        """The adversary's."""
+        if self.adversary is None:
+            return {}
+        return {"d/adversarial": self.adversary.d_term(self.d, batch["high"], batch["fake"], now)}
+
+    def penalties(self) -> Mapping[str, Penalty]:
+        """The adversary's."""
+        return {} if self.adversary is None else self.adversary.penalties(self.d, ("high", "fake"))
+
+    def after(self, player: Player, now: Now) -> None:
+        """Clip the discriminator where that was asked for."""
+        if player == "d" and self.adversary is not None:
+            self.adversary.after(self.d)
+
+    def logits(self, batch: Batch, now: Now) -> tuple[Tensor, Tensor] | None:
+        """Of `high` and `fake`, as they are."""
+        return None if self.adversary is None else (self.d(batch["high"]), self.d(batch["fake"]))

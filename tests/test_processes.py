@@ -1,0 +1,56 @@
+"""Two processes that share a batch learn what one learns from all of it."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import pictures
+from two_processes import played
+
+from restorer.training.checkpoint import load_run
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["non_saturating", "least_squares"])
+def test_two_processes_equal_one(loss, tmp_path):
+    """A relativistic loss: its means are over the whole batch, whoever holds it."""
+    port = free_port()
+    outs = [tmp_path / f"{rank}.pt" for rank in (0, 1)]
+    both = [
+        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), str(port), loss, str(out)], stderr=subprocess.PIPE)
+        for rank, out in enumerate(outs)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    one, other = (torch.load(out, weights_only=True) for out in outs)
+    assert torch.equal(one, other)
+    assert (one - played(loss)).abs().max() < 1e-9
+
+
+@pytest.mark.slow
+def test_the_command_launches_processes_that_write_one_run(tmp_path):
+    pytest.importorskip("lightning")
+    data, run = pictures(tmp_path / "data"), tmp_path / "run"
+    sets = ["train.steps=2", "train.batch=2", "config.features=4", "config.blocks=1", "data.crop=16"]
+    words = [word for text in sets for word in ("--set", text)]
+    command = [sys.executable, "-m", "restorer", "train", "srresnet_x4_tiny", "--data", str(data), "--out", str(run)]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--processes", "2", *words], capture_output=True, text=True, timeout=180,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tensors, told = load_run(run / "step-0000002.safetensors")
+    assert told["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in tensors.values())

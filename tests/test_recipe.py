@@ -1,0 +1,110 @@
+"""Recipes: their papers' numbers, one way to change them, and errors that say what is meant."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from restorer.errors import UnknownNameError, UsageError
+from restorer.networks.srgan import SRGANConfig
+from restorer.training.recipe import as_data, override
+from restorer.training.recipes import RECIPES, changed, get_recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_its_name_a_docstring_and_survives_being_data(name, tmp_path):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert RECIPES[name].__doc__
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(as_data(override(recipe, {"train.steps": 7}))), encoding="utf-8")
+    assert get_recipe(str(path)) == override(recipe, {"train.steps": 7})
+
+
+def test_papers_numbers():
+    srgan, esrgan = get_recipe("srgan_x4"), get_recipe("esrgan_x4")
+    assert (srgan.weights.adversarial, srgan.weights.perceptual, srgan.weights.pixel) == (1e-3, 0.006, 0)
+    assert srgan.features.layers == (("relu5_4", 1.0),)
+    assert (srgan.data.crop, srgan.train.batch, srgan.train.steps) == (96, 16, 200_000)
+    assert (esrgan.weights.pixel, esrgan.weights.perceptual, esrgan.weights.adversarial) == (1e-2, 1.0, 5e-3)
+    assert esrgan.adversary.relativistic
+    assert esrgan.schedule.milestones == (50_000, 100_000, 200_000, 300_000)
+    assert esrgan.config.blocks == 23
+
+
+def test_settings_are_read_from_text_by_their_type():
+    recipe = override(
+        get_recipe("srgan_x4"),
+        {
+            "train.g_rate": "2e-4",
+            "train.betas": "[0, 0.9]",
+            "schedule.milestones": "[10, 20]",
+            "features.layers": '[["conv1_2", 0.1], ["conv5_4", 1]]',
+            "data.flip": "false",
+            "start": "12",
+            "config.blocks": "8",
+            "discriminator.features": 32,
+            "train.order": "dg",
+        },
+    )
+    assert recipe.train.g_rate == 2e-4
+    assert recipe.train.betas == (0.0, 0.9)
+    assert recipe.schedule.milestones == (10, 20)
+    assert recipe.features.layers == (("conv1_2", 0.1), ("conv5_4", 1.0))
+    assert recipe.data.flip is False
+    assert recipe.start == "12"
+    assert recipe.config.blocks == 8
+    assert recipe.discriminator.features == 32
+    assert recipe.train.order == "dg"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("train.step", "1", "no setting in TrainConfig named 'step'; did you mean 'steps'?"),
+        ("trian.steps", "1", "no setting in Recipe named 'trian'; did you mean 'train'?"),
+        ("train.steps", "many", "train.steps takes int, e.g. 200000; got 'many'"),
+        ("train.steps", "1.5", "train.steps takes int, e.g. 200000; got '1.5'"),
+        ("train.steps", "true", "train.steps takes int"),
+        ("train.steps", "0", "train.steps: steps must be at least 1, got 0"),
+        ("train", "1", "'train' is a group of settings; name one, e.g. train.steps=..."),
+        ("train.order", "gg", "train.order takes gd or dg; got 'gg'"),
+        ("weights.pixel_kind", "l3", "no pixel loss named 'l3'"),
+        ("weights.adversarial", "1", "weights.adversarial needs a discriminator"),
+        ("discriminator.features", "1", "discriminator of Recipe is no group of settings here"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_meant(setting, value, told):
+    with pytest.raises((UsageError, UnknownNameError)) as error:
+        override(get_recipe("srresnet_x4"), {setting: value})
+    assert told in str(error.value)
+
+
+def test_a_discriminator_of_another_side_than_the_crop_is_refused():
+    with pytest.raises(UsageError, match=r"takes pictures of side 96, data\.crop is 64"):
+        override(get_recipe("srgan_x4"), {"data.crop": 64})
+
+
+def test_another_network_brings_its_own_config(tmp_path):
+    recipe = changed(get_recipe("srresnet_x4"), {"network": "compact", "config.convs": "8"})
+    assert (recipe.network, recipe.config.convs) == ("compact", 8)
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "srresnet_x4"\n[train]\nsteps = 5\n[config]\nblocks = 2\n', encoding="utf-8")
+    assert get_recipe(str(path)) == replace(
+        get_recipe("srresnet_x4"),
+        train=replace(get_recipe("srresnet_x4").train, steps=5),
+        config=SRGANConfig(blocks=2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[train]\nsteps = 5\n", "must name its recipe"), ("recipe = ", "Invalid"), ('recipe = "srgan"', "did you mean")],
+)
+def test_a_recipe_file_that_is_wrong_says_so(tmp_path, text, told):
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises((UsageError, UnknownNameError), match=told):
+        get_recipe(str(path))
+    with pytest.raises(UsageError, match="cannot read"):
+        get_recipe(str(tmp_path / "other.toml"))
