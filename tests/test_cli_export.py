@@ -24,6 +24,7 @@ def run(capsys, *words):
     return status, told.out, told.err.splitlines()
 
 
+@pytest.mark.slow
 def test_a_model_becomes_a_file_that_upscales_as_it_does(capsys, tmp_path):
     weights = save_tiny(tmp_path / "tiny.safetensors")
     status, out, err = run(capsys, "export", weights, "-o", "a.onnx")

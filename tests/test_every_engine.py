@@ -242,6 +242,7 @@ def test_openvino_computes_in_the_precision_that_is_said():
     assert "OpenVINO's CPU in fp32 computes" in engine.notes
 
 
+@pytest.mark.slow
 def test_a_graph_is_made_once_and_a_damaged_one_again(monkeypatch, tmp_path):
     pytest.importorskip("onnxscript")
     from restorer.engines import graph

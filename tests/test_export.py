@@ -120,6 +120,7 @@ def test_the_metadata_say_what_others_need(tmp_path):
     assert (traits.scale, traits.radius, traits.overlap) == (4, 5, 5)  # three convolutions between two
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
     other = graph.build_graph(model_of(CASES[8]), GraphForm())
     same_shape = load_weights({k: v * 1.001 for k, v in random_network(COMPACT).state_dict().items()})

@@ -65,6 +65,7 @@ def test_what_cannot_be_compared_is_refused():
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "Set5").is_dir(), reason="Set5 is not beside the project")
+@pytest.mark.slow
 def test_set5_scores_are_the_published_ones(capsys):
     """MATLAB's bicubic has 28.42 dB and 0.8104 on Set5; the SRGAN by leftthomas 30.66 dB."""
     weights = SHARED / "weights" / "srgan" / "srgan_leftthomas_x4.safetensors"

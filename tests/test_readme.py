@@ -121,6 +121,7 @@ def test_commands_about_graphs_run_in_their_order(reader):
     assert sum(words.startswith("export") for words in GRAPHS) == 3
 
 
+@pytest.mark.slow
 def test_commands_about_a_run_go_in_their_order(reader):
     """With fewer steps and smaller crops than the README's; the checkpoint gets the name that it would have."""
     pytest.importorskip("lightning")

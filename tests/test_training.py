@@ -86,6 +86,7 @@ def test_a_torn_checkpoint_is_told_and_passed_over(finished, data, tmp_path, cap
     assert latest(tmp_path).name == "step-0000002.safetensors"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_works_in_upscale_and_export_and_equals_the_generator_alone(finished, data, tmp_path, capsys):
     settings = UpscaleSettings(device="cpu", precision="fp32")
     photo = read_picture(data / "0.png")
@@ -125,6 +126,7 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_lost(finished, data, tmp_pa
         restore_run(other, tensors)
 
 
+@pytest.mark.slow
 def test_a_game_without_finite_gradients_stops_with_its_checkpoints_whole(data, tmp_path, monkeypatch):
     from restorer.training.super_resolution import SuperResolution
 
@@ -154,6 +156,7 @@ def test_trouble_is_told_when_it_lasts():
         assert not watch.troubles(readings)  # it had passed
 
 
+@pytest.mark.slow
 def test_the_command_trains_resumes_and_shows_its_plan(data, tmp_path, capsys):
     sets = ["train.steps=2", "train.batch=2", "config.features=4", "config.blocks=1", "data.crop=16"]
     words = [word for text in sets for word in ("--set", text)]
