@@ -1,5 +1,6 @@
 """Runs from start to end: they resume bit for bit, their checkpoints work everywhere, mistakes are told in a line."""
 
+import errno
 import json
 import logging
 import random
@@ -17,10 +18,11 @@ from runs import pictures, play, recipe
 
 from restorer import Restorer, UpscaleSettings, read_picture
 from restorer.apps.cli import main
-from restorer.errors import NumericalError, UsageError, WeightsError
+from restorer.errors import NumericalError, UsageError, WeightsError, WriteError
 from restorer.training.build import build_parts
 from restorer.training.checkpoint import latest, load_run, restore_run
-from restorer.training.watch import COLLAPSED, GIVE_UP, PATIENCE, RUNAWAY, VANISHED, Watch
+from restorer.training.objective import Now
+from restorer.training.watch import COLLAPSED, GIVE_UP, PATIENCE, RUNAWAY, VANISHED, Watch, looked_at
 
 pytest.importorskip("lightning")
 
@@ -46,7 +48,8 @@ def same(one: Path, other: Path) -> bool:
 def test_a_run_leaves_checkpoints_pictures_a_log_and_a_report(finished):
     folder = finished.parent
     assert finished.name == "step-0000006.safetensors"
-    assert [path.name for path in sorted((folder / "pictures").iterdir())] == ["step-0000003.png", "step-0000006.png"]
+    drawn = [path.name for path in sorted((folder / "pictures").iterdir())]
+    assert drawn == ["step-0000000.png", "step-0000003.png", "step-0000006.png"]
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert {"g/pixel", "g/adversarial", "d/adversarial", "d/r1", "g/gradient", "d/accuracy_real", "g/diversity"} <= set(
@@ -54,7 +57,7 @@ def test_a_run_leaves_checkpoints_pictures_a_log_and_a_report(finished):
     )
     report = (folder / "report.html").read_text()
     assert report.count("<svg") >= 7
-    assert report.count("data:image/png;base64,") == 2
+    assert report.count("data:image/png;base64,") == 3
     assert "http" not in report
 
 
@@ -141,6 +144,28 @@ def test_a_game_without_finite_gradients_stops_with_its_checkpoints_whole(data, 
     tmp_path.mkdir()
     with pytest.raises(NumericalError, match=f"no finite gradient for {GIVE_UP} steps"):
         play(data, tmp_path, steps=GIVE_UP + 5, log_every=10**6, save_every=10**6, picture_every=10**6)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_its_checkpoint(data, tmp_path, monkeypatch):
+    def full(folder, *rest):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("restorer.training.loop.write_report", full)
+        with pytest.raises(WriteError, match=r"No space left on device; make room, then: restorer train --resume"):
+            play(data, tmp_path)
+    play(data, tmp_path, resume=True)
+
+
+def test_watching_disturbs_nothing(data):
+    parts = build_parts(recipe(data), torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in parts.objective.state_dict().items()}
+    batch = {"low": torch.rand(2, 3, 4, 4), "high": torch.rand(2, 3, 16, 16)}
+    readings = looked_at(parts.objective, batch, Now(step=0, rng=torch.Generator()))
+    assert set(readings) == {"d/accuracy_real", "d/accuracy_fake", "g/diversity"}
+    assert parts.objective.training
+    after = parts.objective.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_trouble_is_told_when_it_lasts():

@@ -68,8 +68,10 @@ def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = Fals
     window, watch, started = Window(), Watch(), time.monotonic()
     rules = Rules(optimisers=players, order=train.order, clip=train.clip, autocast=fabric.autocast)
     shown = _samples(run)
-    path = _saved(run, step) if step == 0 else folder / f"step-{step:07d}.safetensors"
-    skipped = 0
+    path, skipped = folder / f"step-{step:07d}.safetensors", 0
+    if step == 0:
+        path = _saved(run, step)
+        _show(run, step, shown)
     with _read_ahead(run, step) as steps:
         for batches in steps:
             clock = Clock(seed=train.seed, step=step, rank=fabric.global_rank, device=fabric.device)
@@ -149,13 +151,22 @@ def _prepare(folder: Path, recipe: Recipe, *, resume: bool, step: int) -> None:
     """Make the folder; a run that is there is not overwritten, and a resumed one forgets what it logged later."""
     if not resume and any(folder.glob("step-*.safetensors")):
         raise UsageError(f"'{folder}' holds a run already; go on with --resume {folder}, or choose another --out")
-    try:
+    with _writing(folder):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         (folder / "recipe.json").write_text(json.dumps(as_data(recipe), indent=1) + "\n", encoding="utf-8")
         lines = [line for line in _lines(folder) if line["step"] <= step]
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a disk that is full or locked into one line; checkpoints that are there stay whole."""
+    try:
+        yield
     except OSError as error:
-        raise WriteError(f"cannot write to '{folder}': {error.strerror}; choose another --out") from None
+        raise WriteError(
+            f"cannot write to '{folder}': {error.strerror}; make room, then: restorer train --resume {folder}"
+        ) from None
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
@@ -244,7 +255,7 @@ def _log(run: Run, step: int, terms: Readings, looks: Readings, watch: Watch, *,
     readings = terms | looks
     if run.is_first:
         line = {"step": step, "seconds": round(time.monotonic() - started, 3), **readings, "bad_files": run.source.bad}
-        with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        with _writing(run.folder), (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         told = "  ".join(f"{name} {value:.4g}" for name, value in sorted(readings.items()))
         run.say(f"step {step}/{run.recipe.train.steps}  {told}")
@@ -267,8 +278,9 @@ def _show(run: Run, step: int, samples: Mapping[str, Tensor]) -> None:
     with torch.no_grad(), evaluating(run.parts.average):
         made = run.parts.average(samples["low"]).clamp(0, 1)
     given = F.interpolate(samples["low"], made.shape[-2:], mode="nearest")
-    write_grid(run.folder / "pictures" / f"step-{step:07d}.png", [given, made, samples["high"]])
-    write_report(run.folder, run.recipe, _lines(run.folder))
+    with _writing(run.folder):
+        write_grid(run.folder / "pictures" / f"step-{step:07d}.png", [given, made, samples["high"]])
+        write_report(run.folder, run.recipe, _lines(run.folder))
 
 
 def _saved(run: Run, step: int) -> Path:

@@ -64,7 +64,7 @@ class FeatureConfig:
     network: str = "vgg19"
     """A name of `BACKBONES`."""
     weights: str = "vgg19-imagenet"
-    """A name of `restorer models list --features`, or a file."""
+    """vgg19-imagenet, efficientnet-lite0-imagenet, or a file of such weights under torchvision's names."""
     layers: tuple[tuple[str, float], ...] = (("conv5_4", 1.0),)
     """Layer and its weight."""
     distance: str = "l1"

@@ -64,7 +64,7 @@ def looked_at(objective: Objective, batch: Batch, now: Now) -> Readings:
     Accuracy is the share of real logits above the middle, and of fake ones below it: 0, or half-way between the two
     sides' means where that separates them better, as for relativistic and Wasserstein games.
     """
-    with evaluating(objective):
+    with undisturbed(objective):
         made = objective.imagine(batch, now)
         judged = objective.logits(batch | made, now)
     readings: Readings = {}
@@ -83,6 +83,20 @@ def diversity(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (): mean over pairs of the root mean square difference."""
     flat = x.flatten(1).float()
     return torch.pdist(flat).mean() / math.sqrt(flat.shape[1])
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Let a network run as in training for a while, and put back what it remembers, such as statistics of batch norm.
+
+    In evaluation mode batch norm would use statistics mixed from real and fake, and accuracies would mean nothing.
+    """
+    kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)
 
 
 @contextmanager

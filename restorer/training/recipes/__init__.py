@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,9 @@ def changed(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     network = settings.pop("network", recipe.network)
     if network != recipe.network:
         recipe = override(recipe, {"network": network})
-        recipe = _with_config(recipe)
+        recipe = replace(recipe, config=get_spec(recipe.network).config())
     settings.pop("name", None)
     return override(recipe, {key: value for key, value in settings.items() if value is not None})
-
-
-def _with_config(recipe: Recipe) -> Recipe:
-    from dataclasses import replace
-
-    return replace(recipe, config=get_spec(recipe.network).config())
 
 
 def _read(path: Path) -> dict[str, Any]:
