@@ -55,6 +55,7 @@ def test_a_run_leaves_checkpoints_pictures_a_log_and_a_report(finished):
     assert {"g/pixel", "g/adversarial", "d/adversarial", "d/r1", "g/gradient", "d/accuracy_real", "g/diversity"} <= set(
         lines[-1]
     )
+    assert list((folder / "tensorboard").glob("events.*"))
     report = (folder / "report.html").read_text()
     assert report.count("<svg") >= 7
     assert report.count("data:image/png;base64,") == 3

@@ -18,6 +18,7 @@ from restorer.errors import MissingPackageError, NumericalError, UsageError, Wri
 from restorer.networks.spec import Traits
 from restorer.resample import resize_tensor
 from restorer.training.averaging import decay_at, update_average
+from restorer.training.board import Board
 from restorer.training.build import build_parts, facts_of, traits_of
 from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
 from restorer.training.data import ReadAhead, Source, batches_of
@@ -48,6 +49,8 @@ class Run:
     parts: Parts
     source: Source
     fabric: "Fabric"
+    board: Board | None
+    """None in processes that do not write."""
     say: Say
 
     @property
@@ -96,6 +99,8 @@ def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = Fals
                 _show(run, step, shown)
             if _due(step, train.save_every) or last:
                 path = _saved(run, step)
+    if run.board is not None:
+        run.board.close()
     return path
 
 
@@ -140,11 +145,14 @@ def _opened(
         step = int(told["step"])
         if step >= recipe.train.steps:
             raise UsageError(f"the run in '{folder}' has all its {step} steps; set a larger train.steps to go on")
-    run = Run(recipe=recipe, traits=traits, folder=folder, parts=parts, source=source, fabric=fabric, say=say)
-    if run.is_first:
+    board = None
+    if fabric.global_rank == 0:
         _prepare(folder, recipe, resume=resume, step=step)
+        board = Board(folder, step=step)
     fabric.barrier()
-    return run, step
+    return Run(
+        recipe=recipe, traits=traits, folder=folder, parts=parts, source=source, fabric=fabric, board=board, say=say
+    ), step
 
 
 def _prepare(folder: Path, recipe: Recipe, *, resume: bool, step: int) -> None:
@@ -257,6 +265,8 @@ def _log(run: Run, step: int, terms: Readings, looks: Readings, watch: Watch, *,
         line = {"step": step, "seconds": round(time.monotonic() - started, 3), **readings, "bad_files": run.source.bad}
         with _writing(run.folder), (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if run.board is not None:
+            run.board.tell(step, readings)
         told = "  ".join(f"{name} {value:.4g}" for name, value in sorted(readings.items()))
         run.say(f"step {step}/{run.recipe.train.steps}  {told}")
     for trouble in watch.troubles(readings):
@@ -279,7 +289,9 @@ def _show(run: Run, step: int, samples: Mapping[str, Tensor]) -> None:
         made = run.parts.average(samples["low"]).clamp(0, 1)
     given = F.interpolate(samples["low"], made.shape[-2:], mode="nearest")
     with _writing(run.folder):
-        write_grid(run.folder / "pictures" / f"step-{step:07d}.png", [given, made, samples["high"]])
+        pixels = write_grid(run.folder / "pictures" / f"step-{step:07d}.png", [given, made, samples["high"]])
+        if run.board is not None:
+            run.board.show(step, pixels)
         write_report(run.folder, run.recipe, _lines(run.folder))
 
 
