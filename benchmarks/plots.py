@@ -35,6 +35,7 @@ def peers(result: dict[str, Any]) -> plt.Figure:
             panel.barh(place, took["median"], xerr=spread, color=OURS if name in ours else THEIRS, capsize=2)
             panel.text(took["max"], place, f"  {took['median']:.1f} s", va="center", fontsize=8)
         panel.set_yticks(range(len(names)), [f"restorer, {name}" if name in ours else name for name in names])
+        panel.invert_yaxis()
         panel.set_title(f"{model}, {case['input'][0]}x{case['input'][1]}", fontsize=9, loc="left")
         _bare(panel)
         panel.set_xlabel("seconds, start to end", fontsize=8)

@@ -18,11 +18,7 @@ class Board:
 
     def __init__(self, folder: Path, *, step: int) -> None:
         """What was written after `step`, by a run that was then stopped, is no longer shown."""
-        self._writer: "SummaryWriter | None" = None
-        if machine.installed("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._writer = _open(folder / "tensorboard", step + 1) if machine.installed("tensorboard") else None
 
     def tell(self, step: int, readings: Mapping[str, float]) -> None:
         """One point of each curve."""
@@ -41,3 +37,9 @@ class Board:
         """No more will come."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _open(folder: Path, purge_step: int) -> "SummaryWriter":
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=purge_step)
