@@ -118,6 +118,27 @@ def test_penalties_are_paid_when_due_and_then_for_all_the_time():
     assert torch.allclose(now_and_then, 4 * always)
 
 
+def test_every_turn_of_a_due_step_pays():
+    """As WGAN-GP does: five turns of the critic, five penalties."""
+    calls = []
+    objective = players(r1=1.0, every=1)
+    penalties = objective.penalties()
+    fn = penalties["d/r1"].fn
+    objective.penalties = lambda: {"d/r1": replace(penalties["d/r1"], fn=lambda *a: (calls.append(1), fn(*a))[1])}
+    shared = [batch()]
+    gan_step(objective, Turns(d=[shared, shared, shared], g=shared), rules=rules(objective), clock=CLOCK)
+    assert len(calls) == 3
+
+
+def test_what_was_not_finite_leaves_no_trace_in_buffers():
+    objective, shared = players(augment="ada", ada_pictures=8), [batch()]
+    objective.g.append(nn.BatchNorm2d(1).double())
+    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    shared[0]["low"][0, 0, 0, 0] = float("nan")
+    gan_step(objective, Turns(d=[shared], g=shared), rules=rules(objective), clock=CLOCK)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
+
+
 def test_a_gradient_that_is_not_finite_is_left_out_and_told():
     objective, shared = players(), [batch()]
     shared[0]["high"][0, 0, 0, 0] = float("nan")

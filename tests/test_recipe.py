@@ -59,6 +59,22 @@ def test_settings_are_read_from_text_by_their_type():
 
 
 @pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("srresnet_x4", {"schedule.periods": "[1000]", "schedule.kind": "cosine"}),
+        ("esrgan_psnr_x4", {"config.upsamples": "3", "config.scale": "8"}),
+        ("srgan_x4", {"data.crop": "64", "discriminator.side": "64"}),
+    ],
+)
+def test_settings_that_belong_together_need_no_order_and_survive_the_file(name, settings, tmp_path):
+    there, back = (override(get_recipe(name), dict(items)) for items in (settings.items(), reversed(settings.items())))
+    assert there == back
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(as_data(there)), encoding="utf-8")
+    assert get_recipe(str(path)) == there
+
+
+@pytest.mark.parametrize(
     ("setting", "value", "told"),
     [
         ("train.step", "1", "no setting in TrainConfig named 'step'; did you mean 'steps'?"),
@@ -68,6 +84,14 @@ def test_settings_are_read_from_text_by_their_type():
         ("train.steps", "true", "train.steps takes int"),
         ("train.steps", "0", "train.steps: steps must be at least 1, got 0"),
         ("train", "1", "'train' is a group of settings; name one, e.g. train.steps=..."),
+        ("train.g_rate", "NaN", "train.g_rate takes float"),
+        ("train.betas", "[2, 0.9]", "betas must be in [0, 1)"),
+        ("features.layers", "[]", "at least one layer"),
+        ("features.layers", '[["conv9_9", 1]]', "no layer of vgg19 named 'conv9_9'"),
+        ("adversary.augment", "colour", "no augmentation named 'colour'; did you mean 'color'?"),
+        ("weights.pixel", "0", "the generator would learn nothing"),
+        ("cadence.warm_steps", "5", "is for a discriminator"),
+        ("adversary.smoothing", "1", "smoothing must be in [0, 1)"),
         ("train.order", "gg", "train.order takes gd or dg; got 'gg'"),
         ("weights.pixel_kind", "l3", "no pixel loss named 'l3'"),
         ("weights.adversarial", "1", "weights.adversarial needs a discriminator"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from restorer.errors import DataError
+from restorer.networks.spec import Traits
 from restorer.pipeline.picture import Picture, write_picture
 from restorer.training.data import DataConfig, ReadAhead, Source, batches_of
 from restorer.training.pictures import open_pictures, paired
@@ -32,8 +33,14 @@ def folder(tmp_path):
     return tmp_path / "high"
 
 
+def traits(scale: int, *, channels: int = 3) -> Traits:
+    return Traits(
+        scale=scale, in_channels=channels, out_channels=channels, radius=1, overlap=1, precisions=frozenset({"fp32"})
+    )
+
+
 def source(where, **changed) -> Source:
-    return Source(DataConfig(high=str(where), **{"crop": 16, **changed}), scale=4, channels=3, seed=7)
+    return Source(DataConfig(high=str(where), **{"crop": 16, **changed}), traits(4), seed=7)
 
 
 def encoded(pixels) -> bytes:
@@ -75,11 +82,11 @@ def test_pairs_find_each_other_by_name_whatever_the_order(folder, tmp_path):
     for number in range(5):
         place = "sub/" if number > 2 else ""
         save(tmp_path / "low" / f"{place}{number:03d}x4.png", picture(100 + number, (10, 12)))
-    low = paired(open_pictures(str(folder)), open_pictures(str(tmp_path / "low")))
+    low = paired(open_pictures(str(folder)), open_pictures(str(tmp_path / "low")), 4)
     assert np.array_equal(low.read(3), picture(103, (10, 12)))
     (tmp_path / "low" / "001x4.png").unlink()
     with pytest.raises(DataError, match=r"1 of 5 pictures .* no partner .* \(001\)"):
-        paired(open_pictures(str(folder)), open_pictures(str(tmp_path / "low")))
+        paired(open_pictures(str(folder)), open_pictures(str(tmp_path / "low")), 4)
 
 
 def test_partners_are_cut_at_the_same_place_and_moved_alike(tmp_path):
@@ -160,7 +167,7 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures in"):
         source(tmp_path / "empty")
-    with pytest.raises(DataError, match="multiple of the scale 4"):
+    with pytest.raises(DataError, match="multiple of 4 for this network"):
         source(folder, crop=18)
     all_small = source(folder, crop=64)
     with pytest.raises(DataError, match="none of the 5 pictures"):
@@ -180,7 +187,7 @@ def test_grey_colour_and_16_bits_become_what_the_network_takes(tmp_path):
     high = batches_of(source(tmp_path / "a"), batch=1, rank=0, processes=1, turns=1)(0, 0)["high"]
     assert torch.equal(high[:, 0], high[:, 2])
     config = DataConfig(high=str(tmp_path / "b"), crop=16)
-    grey = Source(config, scale=1, channels=1, seed=0)
+    grey = Source(config, traits(1, channels=1), seed=0)
     assert torch.equal(batches_of(grey, batch=1, rank=0, processes=1, turns=1)(0, 0)["high"], torch.ones(1, 1, 16, 16))
 
 

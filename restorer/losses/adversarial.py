@@ -98,9 +98,8 @@ def gan_loss(name: str, *, relativistic: bool = False, smoothing: float = 0.0) -
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing must be in [0, 1), got {smoothing}")
     game = GAN_LOSSES[name]
-    if smoothing:
-        game = _smoothed(game, smoothing)
-    return _relativistic(game) if relativistic else _absolute(game)
+    for_d = _smoothed(game, smoothing) if smoothing else game
+    return _relativistic(for_d, game) if relativistic else _absolute(for_d)
 
 
 def _smoothed(game: Game, share: float) -> Game:
@@ -117,18 +116,18 @@ def _absolute(game: Game) -> GanLoss:
     return GanLoss(d=d, g=g, paired=False)
 
 
-def _relativistic(game: Game) -> GanLoss:
+def _relativistic(for_d: Game, for_g: Game) -> GanLoss:
     """On V_real - mean V_fake and V_fake - mean V_real; the generator plays with the two sides swapped."""
 
-    def halves(high: Tensor, low: Tensor) -> Tensor:
+    def halves(game: Game, high: Tensor, low: Tensor) -> Tensor:
         return (game.real(high - batch_mean(low)).mean() + game.fake(low - batch_mean(high)).mean()) / 2
 
     def d(real: Logits, fake: Logits) -> Tensor:
-        return _mean([halves(r, f) for r, f in _both(real, fake)])
+        return _mean([halves(for_d, r, f) for r, f in _both(real, fake)])
 
     def g(real: Logits | None, fake: Logits) -> Tensor:
         assert real is not None, "a relativistic wish needs real logits"
-        return _mean([halves(f, r) for r, f in _both(real, fake)])
+        return _mean([halves(for_g, f, r) for r, f in _both(real, fake)])
 
     return GanLoss(d=d, g=g, paired=True)
 
@@ -150,7 +149,9 @@ def mean_feature_matching(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _several(logits: Logits) -> Sequence[Tensor]:
-    return [logits] if isinstance(logits, Tensor) else logits
+    """In float32 at least: a mean of many in half precision has three digits."""
+    several = [logits] if isinstance(logits, Tensor) else logits
+    return [each.float() if each.dtype in (torch.float16, torch.bfloat16) else each for each in several]
 
 
 def _both(real: Logits, fake: Logits) -> list[tuple[Tensor, Tensor]]:

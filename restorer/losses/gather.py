@@ -4,6 +4,12 @@ import torch
 from torch import Tensor, distributed
 
 
+def processes() -> int:
+    """How many share the batch."""
+    is_shared = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if is_shared else 1
+
+
 def batch_mean(x: Tensor) -> Tensor:
     """(N, ...) -> (): the mean over everything, and over every process where several share the batch.
 
@@ -11,9 +17,7 @@ def batch_mean(x: Tensor) -> Tensor:
     process must call it equally often, with equally large shares.
     """
     mean = x.mean()
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return mean
-    return _Sum.apply(mean) / distributed.get_world_size()
+    return mean if processes() == 1 else _Sum.apply(mean) / processes()
 
 
 class _Sum(torch.autograd.Function):

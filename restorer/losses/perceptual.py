@@ -47,5 +47,6 @@ class Style(nn.Module):
 
 def gram(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, C): how channels go together, over C*H*W (arXiv:1508.06576)."""
-    flat = x.flatten(2).float()
-    return flat @ flat.transpose(1, 2) / (x.shape[1] * flat.shape[2])
+    with torch.autocast(x.device.type, enabled=False):
+        flat = x.flatten(2).float()
+        return flat @ flat.transpose(1, 2) / (x.shape[1] * flat.shape[2])

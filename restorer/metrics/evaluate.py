@@ -10,6 +10,7 @@ import numpy as np
 from restorer.api import Restorer
 from restorer.errors import DataError, PictureError, unknown_name
 from restorer.metrics.fidelity import Bytes, psnr, ssim
+from restorer.pipeline.codecs.intake import naming
 from restorer.pipeline.files import READABLE
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.resample import resize
@@ -61,6 +62,8 @@ def evaluate(
         truth = _eight_bits(path)
         truth = truth[: len(truth) // scale * scale, : truth.shape[1] // scale * scale]
         size = truth.shape[0] // scale, truth.shape[1] // scale
+        if 0 in size:
+            raise PictureError(f"{path.name}: is smaller than the scale, {scale}")
         small = _rounded(resize(truth, size)) if low is None else _eight_bits(_partner(low, path, scale))
         if small.shape[:2] != size:
             raise PictureError(
@@ -68,10 +71,11 @@ def evaluate(
             )
         made = opened.restore(Picture(pixels=small)).pixels
         plain = _rounded(resize(small, (truth.shape[0], truth.shape[1])))
-        scores = [
-            {name: METRICS[name](each, truth, border=border, luma=config.luma) for name in config.metrics}
-            for each in (_rounded(made), plain)
-        ]
+        with naming(path.name):
+            scores = [
+                {name: METRICS[name](each, truth, border=border, luma=config.luma) for name in config.metrics}
+                for each in (_rounded(made), plain)
+            ]
         yield Score(name=path.stem, model=scores[0], bicubic=scores[1])
 
 
@@ -87,7 +91,8 @@ def means(scores: Sequence[Score]) -> Score:
 
 def _partner(folder: Path, path: Path, scale: int) -> Path:
     """Under the same name, or under DIV2K's: 0001x4 for 0001."""
-    found = [each for each in folder.iterdir() if each.stem in (path.stem, f"{path.stem}x{scale}")]
+    names = (path.stem, f"{path.stem}x{scale}")
+    found = [each for each in folder.iterdir() if each.stem in names and each.suffix.lower() in READABLE]
     if len(found) != 1:
         raise DataError(f"'{folder}' holds {len(found)} pictures named {path.stem}; partners share their names")
     return found[0]

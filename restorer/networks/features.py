@@ -164,8 +164,11 @@ def _rename_lite0(weights: StateDict) -> StateDict:
         head, _, rest = key.partition(".")
         if head in ("_conv_stem", "_bn0"):
             renamed[f"0.{0 if head == '_conv_stem' else 1}.{rest}"] = tensor
+        block, _, inner = rest.partition(".")
+        part, _, name = inner.partition(".")
+        if head == "_blocks" and part not in _LITE0_PARTS:
+            raise WeightsError(f"these are not the weights of efficientnet_lite0 ({key!a} has no place in it)")
         if head == "_blocks":
-            block, part, name = rest.split(".")
             place = _LITE0_PARTS[part] - (3 if block == "0" else 0)  # the first block does not widen
             renamed[f"{int(block) + 1}.{place}.{name}"] = tensor
     return renamed

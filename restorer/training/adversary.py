@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from restorer.errors import unknown_name
 from restorer.losses.adversarial import GAN_LOSSES, Logits, gan_loss
 from restorer.losses.penalties import clip_weights, one_centred, zero_centred
-from restorer.training.augment import AdaptiveConfig, adapted, adaptive_augment, diff_augment
+from restorer.training.augment import DIFF_AUGMENT, AdaptiveConfig, adapted, adaptive_augment, diff_augment
 from restorer.training.objective import Batch, Now, Penalty
 
 Judge = Callable[[Tensor], Logits]
@@ -46,8 +46,13 @@ class AdversaryConfig:
     def __post_init__(self) -> None:
         if self.loss not in GAN_LOSSES:
             raise unknown_name("adversarial loss", self.loss, GAN_LOSSES)
-        if self.every < 1 or self.noise_steps < 1:
-            raise ValueError("every and noise_steps must be at least 1")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must be in [0, 1), got {self.smoothing}")
+        if self.every < 1 or self.noise_steps < 1 or self.ada_pictures < 1:
+            raise ValueError("every, noise_steps and ada_pictures must be at least 1")
+        for name in filter(None, self.augment.split(",")):
+            if name not in (*DIFF_AUGMENT, "ada") or (name == "ada" and self.augment != "ada"):
+                raise unknown_name("augmentation", name, [*DIFF_AUGMENT, "ada"])
 
 
 class Adversary(nn.Module):

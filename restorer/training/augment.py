@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorer.errors import unknown_name
+from restorer.losses.gather import batch_mean, processes
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -119,6 +120,6 @@ class AdaptiveConfig:
 
 def adapted(probability: Tensor, real_logits: Tensor, config: AdaptiveConfig) -> Tensor:
     """(), (N, ...) -> (): the probability after this batch of real pictures, in [0, 1]."""
-    step = len(real_logits) / config.pictures
-    direction = (real_logits.sign().mean() - config.target).sign()
+    step = len(real_logits) * processes() / config.pictures
+    direction = (batch_mean(real_logits.sign()) - config.target).sign()
     return (probability + direction * step).clamp(0, 1)

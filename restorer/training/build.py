@@ -1,22 +1,23 @@
 """Recipe -> what plays: networks with their first weights, the objective, optimisers, the average."""
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from restorer.api import open_model
 from restorer.errors import UsageError, WeightsError
-from restorer.networks.discriminators import build_discriminator, rename_discriminator
-from restorer.networks.spec import Facts, Traits, get_spec
+from restorer.networks.discriminators import UNetDiscriminatorConfig, build_discriminator, rename_discriminator
+from restorer.networks.spec import Facts, StateDict, Traits, get_spec
 from restorer.training.adversary import Adversary
-from restorer.training.checkpoint import Parts
+from restorer.training.checkpoint import Parts, load_run
 from restorer.training.features import losses_of, open_features
 from restorer.training.objective import Objective, Player, derived_seed
 from restorer.training.recipe import Recipe
 from restorer.training.super_resolution import SuperResolution
 from restorer.weights.find import find_weights
-from restorer.weights.read import read_checkpoint
+from restorer.weights.read import RUN, read_checkpoint
 
 
 def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool = False) -> Parts:
@@ -43,9 +44,20 @@ def build_objective(recipe: Recipe, *, trust_first_use: bool = False) -> Objecti
     return SuperResolution(generator, discriminator, weights=weights, adversary=adversary, compared=compared)
 
 
-def traits_of(recipe: Recipe) -> Traits:
-    """What the pictures of a run must be like."""
-    return get_spec(recipe.network).traits(recipe.config)
+def checked_traits(recipe: Recipe) -> Traits:
+    """What the pictures of a run must be like; players that do not fit each other are refused."""
+    traits = get_spec(recipe.network).traits(recipe.config)
+    channels = [traits.in_channels, traits.out_channels]
+    if recipe.discriminator is not None:
+        channels.append(recipe.discriminator.channels)
+    if set(channels) not in ({1}, {3}):
+        raise UsageError(
+            "pictures have 1 or 3 channels, the same for all players; generator's input, its output and discriminator "
+            f"have {', '.join(map(str, channels))} here: set config.* and discriminator.channels to fit"
+        )
+    if isinstance(recipe.discriminator, UNetDiscriminatorConfig) and recipe.data.crop % 8:
+        raise UsageError(f"this discriminator takes sides that are multiples of 8, data.crop is {recipe.data.crop}")
+    return traits
 
 
 def facts_of(recipe: Recipe) -> Facts:
@@ -72,13 +84,21 @@ def _discriminator(recipe: Recipe) -> nn.Module | None:
         return None
     network = build_discriminator(recipe.discriminator)
     if recipe.discriminator_start:
-        weights = read_checkpoint(find_weights(recipe.discriminator_start).path).weights
+        weights = _discriminator_weights(find_weights(recipe.discriminator_start).path)
         try:
             network.load_state_dict(dict(rename_discriminator(weights)))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(f"discriminator_start: {recipe.discriminator_start}: {reason}") from None
     return network
+
+
+def _discriminator_weights(path: Path) -> StateDict:
+    """Of a run's checkpoint the discriminator, of any other file all there is."""
+    checkpoint = read_checkpoint(path)
+    if checkpoint.wrapper != RUN:
+        return checkpoint.weights
+    return {name.removeprefix("d/"): tensor for name, tensor in load_run(path)[0].items() if name.startswith("d/")}
 
 
 def _optimisers(recipe: Recipe, objective: Objective) -> dict[Player, torch.optim.Optimizer]:

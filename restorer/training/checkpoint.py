@@ -2,7 +2,7 @@
 
 Names in the file: g/NAME and d/NAME for the players, average/NAME, objective/NAME for what the objective remembers,
 g_optimiser/NUMBER/STATE and d_optimiser/NUMBER/STATE. Schedules, chance and the place in the data follow from the step.
-`restorer upscale` and `restorer export` take such a file as it is: they read the average, or else g.
+`restorer upscale` and `restorer export` take such a file as it is: they read the average.
 """
 
 import logging

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from restorer import machine
 from restorer.errors import DataError, PictureError
+from restorer.networks.spec import Traits
 from restorer.training.objective import Batch, derived_seed
 from restorer.training.pictures import open_pictures, paired
 
@@ -58,14 +59,16 @@ class DataConfig:
 class Source:
     """Crops of pictures, and what went wrong with them. Safe to be asked by several threads."""
 
-    def __init__(self, config: DataConfig, *, scale: int, channels: int, seed: int) -> None:
-        self.config, self.scale, self.channels, self.seed = config, scale, channels, seed
-        if config.crop % scale:
-            raise DataError(f"data.crop must be a multiple of the scale {scale}, got {config.crop}")
+    def __init__(self, config: DataConfig, traits: Traits, *, seed: int, processes: int = 1) -> None:
+        """`processes` share the machine's memory."""
+        scale, multiple = traits.scale, traits.scale * traits.multiple_of
+        self.config, self.scale, self.channels, self.seed = config, scale, traits.in_channels, seed
+        if config.crop % multiple:
+            raise DataError(f"data.crop must be a multiple of {multiple} for this network, got {config.crop}")
         self.high = open_pictures(config.high)
-        self.low = paired(self.high, open_pictures(config.low)) if config.low else None
+        self.low = paired(self.high, open_pictures(config.low), scale) if config.low else None
         self._cache: dict[tuple[bool, int], Crop] = {}
-        self._room = int(config.cache * machine.look().memory_total)
+        self._room = int(config.cache * machine.look().memory_total / processes)
         self._bad: dict[int, str] = {}
         self._lock = threading.Lock()
 
@@ -124,7 +127,7 @@ class Source:
             source = self.low if small and self.low is not None else self.high
             pixels = _with_channels(source.read(number), self.channels)
             with self._lock:
-                if pixels.nbytes <= self._room:
+                if pixels.nbytes <= self._room and (small, number) not in self._cache:
                     self._room -= pixels.nbytes
                     self._cache[small, number] = pixels
         return pixels

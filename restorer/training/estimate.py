@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from restorer.networks.discriminators import build_discriminator
 from restorer.networks.features import Features
 from restorer.networks.spec import get_spec
-from restorer.training.build import traits_of
+from restorer.training.build import checked_traits
 from restorer.training.recipe import Recipe
 
 ADAM = 4
@@ -18,7 +18,7 @@ FLOAT = 4
 
 def estimate(recipe: Recipe) -> Iterator[str]:
     """Lines that say it. Activations are counted by running the networks on shapes without numbers."""
-    traits, train = traits_of(recipe), recipe.train
+    traits, train = checked_traits(recipe), recipe.train
     with torch.device("meta"):
         g = get_spec(recipe.network).build(recipe.config).train()
         d = None if recipe.discriminator is None else build_discriminator(recipe.discriminator)

@@ -19,7 +19,7 @@ from restorer.networks.spec import Traits
 from restorer.resample import resize_tensor
 from restorer.training.averaging import decay_at, update_average
 from restorer.training.board import Board
-from restorer.training.build import build_parts, facts_of, traits_of
+from restorer.training.build import build_parts, checked_traits, facts_of
 from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
 from restorer.training.data import ReadAhead, Source, batches_of
 from restorer.training.objective import Batch, Clock, Rules, Turns, gan_step
@@ -29,6 +29,7 @@ from restorer.training.report import write_report
 from restorer.training.schedule import d_turns_at, g_updates_before, rate_at
 from restorer.training.watch import GIVE_UP, Readings, Watch, Window, evaluating, looked_at
 from restorer.weights.safe import write_safetensors
+from restorer.weights.whole import write_whole
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -68,6 +69,8 @@ def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = Fals
     """
     run, step = _opened(recipe, folder, fabric, resume=resume, trust_first_use=trust_first_use, say=say)
     train, cadence, players = recipe.train, recipe.cadence, run.parts.optimisers
+    if fabric.device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # what a resumed run's equality rests on
     window, watch, started = Window(), Watch(), time.monotonic()
     rules = Rules(optimisers=players, order=train.order, clip=train.clip, autocast=fabric.autocast)
     shown = _samples(run)
@@ -112,12 +115,20 @@ def open_fabric(recipe: Recipe, *, device: str = "auto", devices: int = 1) -> "F
         raise MissingPackageError('training needs extra packages: pip install "restorer[train]"') from None
     from restorer.engines.precision import choose_device
 
-    kind = choose_device(device).type
+    chosen = choose_device(device)
+    kind = chosen.type
+    is_named = ":" in device
+    if is_named and devices > 1:
+        raise UsageError(f"--device {device} names one device, and --processes {devices} need as many; leave one out")
+    most = torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else devices
+    if not 1 <= devices <= most:
+        raise UsageError(f"--processes must be between 1 and {max(1, most)} on {kind}, got {devices}")
     fast = machine.has_fast_bf16(machine.look()) if kind == "cpu" else kind == "cuda" and torch.cuda.is_bf16_supported()
     precision = recipe.train.precision
     half = precision == "bf16" or (precision == "auto" and fast)
     strategy = "ddp" if devices > 1 else "auto"
-    return Fabric(accelerator=kind, devices=devices, strategy=strategy, precision="bf16-mixed" if half else "32-true")
+    places = [chosen.index] if is_named and chosen.index is not None and kind == "cuda" else devices
+    return Fabric(accelerator=kind, devices=places, strategy=strategy, precision="bf16-mixed" if half else "32-true")
 
 
 def _opened(
@@ -129,9 +140,11 @@ def _opened(
             f"train.batch must be a multiple of processes times train.accumulate, {fabric.world_size} x "
             f"{recipe.train.accumulate}; got {recipe.train.batch}"
         )
-    traits = traits_of(recipe)
+    if not resume and any(folder.glob("step-*.safetensors")):  # asked by every process before any writes
+        raise UsageError(f"'{folder}' holds a run already; go on with --resume {folder}, or choose another --out")
+    traits = checked_traits(recipe)
     seed = recipe.train.seed
-    source = Source(recipe.data, scale=traits.scale, channels=traits.in_channels, seed=seed)
+    source = Source(recipe.data, traits, seed=seed, processes=fabric.world_size)
     if recipe.train.batch > len(source):
         say(f"the batch of {recipe.train.batch} is larger than the {len(source)} pictures: each is in it several times")
     parts = build_parts(recipe, fabric.device, trust_first_use=trust_first_use)
@@ -147,23 +160,22 @@ def _opened(
             raise UsageError(f"the run in '{folder}' has all its {step} steps; set a larger train.steps to go on")
     board = None
     if fabric.global_rank == 0:
-        _prepare(folder, recipe, resume=resume, step=step)
-        board = Board(folder, step=step)
+        _prepare(folder, recipe, step=step)
+        with _writing(folder):
+            board = Board(folder, step=step)
     fabric.barrier()
     return Run(
         recipe=recipe, traits=traits, folder=folder, parts=parts, source=source, fabric=fabric, board=board, say=say
     ), step
 
 
-def _prepare(folder: Path, recipe: Recipe, *, resume: bool, step: int) -> None:
-    """Make the folder; a run that is there is not overwritten, and a resumed one forgets what it logged later."""
-    if not resume and any(folder.glob("step-*.safetensors")):
-        raise UsageError(f"'{folder}' holds a run already; go on with --resume {folder}, or choose another --out")
+def _prepare(folder: Path, recipe: Recipe, *, step: int) -> None:
+    """Make the folder; a resumed run forgets what it logged later."""
     with _writing(folder):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(as_data(recipe), indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / "recipe.json", [(json.dumps(as_data(recipe), indent=1) + "\n").encode()])
         lines = [line for line in _lines(folder) if line["step"] <= step]
-        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_whole(folder / "log.jsonl", ["".join(json.dumps(line) + "\n" for line in lines).encode()])
 
 
 @contextmanager
@@ -260,19 +272,30 @@ def _look(run: Run, turns: Turns, clock: Clock) -> Readings:
 
 def _log(run: Run, step: int, terms: Readings, looks: Readings, watch: Watch, *, started: float) -> None:
     """One line to the log and to the user; trouble is told, or ends the run."""
-    readings = terms | looks
+    readings = _shared(run, terms | looks)
     if run.is_first:
         line = {"step": step, "seconds": round(time.monotonic() - started, 3), **readings, "bad_files": run.source.bad}
         with _writing(run.folder), (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if run.board is not None:
-            run.board.tell(step, readings)
+        with _writing(run.folder):
+            if run.board is not None:
+                run.board.tell(step, readings)
         told = "  ".join(f"{name} {value:.4g}" for name, value in sorted(readings.items()))
         run.say(f"step {step}/{run.recipe.train.steps}  {told}")
     for trouble in watch.troubles(readings):
         if run.recipe.train.on_trouble == "stop":
             raise NumericalError(f"step {step}: {trouble}; train.on_trouble=warn goes on all the same")
         log.warning("step %d: %s", step, trouble)
+
+
+def _shared(run: Run, readings: Readings) -> Readings:
+    """The mean over processes, so that all of them come to the same conclusions."""
+    if run.fabric.world_size == 1:
+        return readings
+    values = torch.tensor([readings[name] for name in sorted(readings)], device=run.fabric.device)
+    means = run.fabric.all_reduce(values, reduce_op="mean")
+    assert isinstance(means, Tensor)
+    return dict(zip(sorted(readings), means.tolist(), strict=True))
 
 
 def _samples(run: Run) -> Batch:

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, distributed, nn
 
+from restorer.losses.gather import processes
+
 Batch = dict[str, Tensor]
 Terms = dict[str, Tensor]
 """`player/term` -> weighted scalar: what is logged is what is minimised."""
@@ -32,7 +34,7 @@ class Now:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Penalty:
-    """A term that is paid only in every so many steps, and then that many times."""
+    """A term that is paid only in every so many steps, and then that many times, in each turn of its player."""
 
     player: Player
     every: int
@@ -132,6 +134,7 @@ def gan_step(objective: Objective, turns: Turns, *, rules: Rules, clock: Clock) 
     before either learned; in its other turns it is shown new ones. With order "dg" and several parts to the shared
     turn the generator imagines again, so that no more than one part's gradients are held at a time.
     """
+    before = [(buffer, buffer.clone()) for buffer in objective.buffers()]
     played: list[Terms] = []
     made: Sequence[Batch] | None = None
     if rules.order == "gd" and turns.g is not None:
@@ -147,7 +150,16 @@ def gan_step(objective: Objective, turns: Turns, *, rules: Rules, clock: Clock) 
     if rules.order == "dg" and turns.g is not None:
         terms, _ = _turn("g", 0, turns.g, made, objective=objective, rules=rules, clock=clock)
         played.append(terms)
+    if any(name.endswith("/skipped") for terms in played for name in terms):
+        _put_back(before)
     return _means(played)
+
+
+@torch.no_grad()
+def _put_back(before: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Statistics of batch norm and the like must not keep what was not finite."""
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 def _turn(
@@ -171,7 +183,7 @@ def _turn(
                 with rules.autocast():
                     fakes = made[part] if made is not None else _imagined(objective, player, batch, now)
                     held.append({name: tensor.detach() for name, tensor in fakes.items()})
-                    terms = _wanted(objective, player, number, batch | (fakes if player == "g" else held[part]), now)
+                    terms = _wanted(objective, player, batch | (fakes if player == "g" else held[part]), now)
                 if terms:
                     (torch.stack(list(terms.values())).sum() / len(batches)).backward()
                 played.append({name: term.detach() for name, term in terms.items()})
@@ -187,11 +199,11 @@ def _imagined(objective: Objective, player: Player, batch: Batch, now: Now) -> B
         return objective.imagine(batch, now)
 
 
-def _wanted(objective: Objective, player: Player, number: int, batch: Batch, now: Now) -> Terms:
-    """The player's terms, and in the first turn of a step the penalties that are due."""
+def _wanted(objective: Objective, player: Player, batch: Batch, now: Now) -> Terms:
+    """The player's terms, and the penalties that are due in this step."""
     terms = objective.g_terms(batch, now) if player == "g" else objective.d_terms(batch, now)
     for name, penalty in objective.penalties().items():
-        if penalty.player == player and number == 0 and now.step % penalty.every == 0:
+        if penalty.player == player and now.step % penalty.every == 0:
             terms[name] = penalty.fn(batch, now) * penalty.every
     return terms
 
@@ -204,30 +216,34 @@ def _descend(
     Both the loss and its gradient are looked at: L1 of NaN is NaN, and has the gradient 0.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    _average(parameters)
+    total = _average(parameters, torch.stack(list(terms.values())).sum())
     length = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
     told = {f"{player}/gradient": length.detach()}
-    if torch.isfinite(torch.stack([length, *terms.values()])).all():
+    if torch.isfinite(length) and torch.isfinite(total):
         optimiser.step()
     else:
         told[f"{player}/skipped"] = torch.ones_like(length)
     return told
 
 
-def _average(parameters: Sequence[nn.Parameter]) -> None:
-    """Make every process's gradients their mean: the only place where processes exchange what they learned."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return
+def _average(parameters: Sequence[nn.Parameter], total: Tensor) -> Tensor:
+    """Make every process's gradients their mean: the only place where processes exchange what they learned.
+
+    -> the mean of their losses, so that all of them know when one is not finite.
+    """
+    if processes() == 1:
+        return total
     gradients = []
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), total.reshape(1).to(gradients[0])])
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    flat /= processes()
+    for gradient, part in zip(gradients, flat[:-1].split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+    return flat[-1]
 
 
 @contextmanager

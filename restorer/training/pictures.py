@@ -2,7 +2,6 @@
 
 import glob
 import io
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from restorer.errors import DataError, MissingPackageError
+from restorer.errors import DataError, MissingPackageError, PictureError
 from restorer.pipeline.files import READABLE
 from restorer.pipeline.picture import read_picture
 
@@ -34,14 +33,20 @@ class Pictures:
 
 def open_pictures(where: str) -> Pictures:
     """A folder with all below it, an LMDB folder, a .txt list of paths, .tar shards, or a glob of any of the files."""
-    path = Path(where)
+    try:
+        return _opened(where, Path(where))
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"'{where}' cannot be read ({error}); check its rights and that it is whole") from None
+
+
+def _opened(where: str, path: Path) -> Pictures:
     if (path / "data.mdb").is_file():
         return _lmdb(where, path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in READABLE and file.is_file())
         return _files(where, files, root=path)
     if path.suffix == ".txt" and path.is_file():
-        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
         return _files(where, [path.parent / line for line in lines if line and not line.startswith("#")], root=None)
     found = [Path(name) for name in sorted(glob.glob(where, recursive=True))]  # noqa: PTH207 -- may be absolute
     if not found:
@@ -51,9 +56,9 @@ def open_pictures(where: str) -> Pictures:
     return _files(where, [file for file in found if file.suffix.lower() in READABLE], root=None)
 
 
-def paired(high: Pictures, low: Pictures) -> Pictures:
+def paired(high: Pictures, low: Pictures, scale: int) -> Pictures:
     """`low` in the order of `high`; DIV2K's names (0001x4 for 0001) pair too. What has no partner is an error."""
-    places = {re.sub(r"x\d$", "", name): number for number, name in enumerate(low.names)}
+    places = {name.removesuffix(f"x{scale}"): number for number, name in enumerate(low.names)}
     places |= {name: number for number, name in enumerate(low.names)}
     missing = [name for name in high.names if name not in places]
     if missing:
@@ -80,9 +85,12 @@ def _lmdb(where: str, folder: Path) -> Pictures:
         import lmdb
     except ImportError:
         raise MissingPackageError('reading LMDB needs: pip install "restorer[train]"') from None
-    environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
-    with environment.begin() as transaction:
-        keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
+    try:
+        environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+        with environment.begin() as transaction:
+            keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
+    except lmdb.Error as error:
+        raise DataError(f"the LMDB folder '{where}' cannot be read ({error}); copy or make it again") from None
     if not keys:
         raise DataError(f"the LMDB folder '{where}' is empty")
     names = [key.decode("utf-8", "replace") for key in keys]
@@ -113,9 +121,13 @@ def _tars(where: str, shards: Sequence[Path]) -> Pictures:
 
     def read(number: int) -> Pixels:
         shard, offset, size = places[number]
-        with shard.open("rb") as file:
-            file.seek(offset)
-            return read_picture(io.BytesIO(file.read(size)), name=f"{shard.name}:{names[number]}").pixels
+        try:
+            with shard.open("rb") as file:
+                file.seek(offset)
+                content = file.read(size)
+        except OSError as error:
+            raise PictureError(f"{shard.name}: {error.strerror}") from None
+        return read_picture(io.BytesIO(content), name=f"{shard.name}:{names[number]}").pixels
 
     return Pictures(where=where, names=names, read=read)
 

@@ -2,13 +2,16 @@
 
 import difflib
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from restorer.errors import UsageError
+from restorer.errors import UsageError, unknown_name
+from restorer.losses.pixel import PIXEL_LOSSES
 from restorer.networks.discriminators import DiscriminatorConfig
+from restorer.networks.features import get_backbone
 from restorer.training.adversary import AdversaryConfig
 from restorer.training.averaging import AveragingConfig
 from restorer.training.data import DataConfig
@@ -25,7 +28,7 @@ class TrainConfig:
     batch: int = 16
     """Pictures of a turn, over all processes and parts."""
     accumulate: int = 1
-    """Parts that a turn's batch is cut into; their gradients are added up."""
+    """Parts that a turn's batch is cut into; their gradients are added up. Relativistic means are over one part."""
     order: Order = "gd"
     """Who learns first in a step."""
     g_rate: float = 1e-4
@@ -53,6 +56,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch % self.accumulate:
             raise ValueError(f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
         if self.g_rate < 0 or self.d_rate < 0 or self.clip < 0:
             raise ValueError("g_rate, d_rate and clip must not be negative")
 
@@ -69,6 +74,16 @@ class FeatureConfig:
     """Layer and its weight."""
     distance: str = "l1"
     """A name of `PIXEL_LOSSES`."""
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers must name at least one layer and its weight")
+        if self.distance not in PIXEL_LOSSES:
+            raise unknown_name("pixel loss", self.distance, PIXEL_LOSSES)
+        known = get_backbone(self.network).layers
+        for layer, _ in self.layers:
+            if layer not in known:
+                raise unknown_name(f"layer of {self.network}", layer, known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +112,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.discriminator is None and self.weights.adversarial:
             raise ValueError("weights.adversarial needs a discriminator, and this recipe has none")
+        if self.discriminator is None and self.cadence.warm_steps:
+            raise ValueError("cadence.warm_steps is for a discriminator, and this recipe has none")
+        wishes = asdict(self.weights)
+        if not any(wishes[name] for name in wishes if name != "pixel_kind"):
+            raise ValueError("all of weights.* are zero: the generator would learn nothing")
         side = getattr(self.discriminator, "side", self.data.crop)
         if side != self.data.crop:
             raise ValueError(f"this discriminator takes pictures of side {side}, data.crop is {self.data.crop}")
@@ -108,13 +128,20 @@ def override(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     >>> override(Recipe(name="r", network="srgan", config=None), {"train.steps": "7"}).train.steps
     7
     """
+    tree: dict[str, Any] = {}
     for path, value in settings.items():
-        recipe = _set(recipe, path.split("."), value, path)
-    return recipe
+        *groups, name = path.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+            if not isinstance(branch, dict):
+                raise UsageError(f"'{path}' and '{group}' cannot both be set: one is a group of the other")
+        branch[name] = value
+    return _changed(recipe, tree, "")
 
 
 def as_data(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe as plain values; `from_data` reads it back."""
+    """The resolved recipe as plain values; `get_recipe` reads a file of them back."""
     return json.loads(json.dumps(asdict(recipe)))
 
 
@@ -130,26 +157,32 @@ def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _set(group: Any, names: list[str], value: object, path: str) -> Any:
-    known = [each.name for each in fields(group)]
-    kind = type(group).__name__
-    if names[0] not in known:
-        near = difflib.get_close_matches(names[0], known, n=1)
-        cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        raise UsageError(f"no setting in {kind} named '{names[0]}'; {cure}")
-    old = getattr(group, names[0])
-    if len(names) > 1:
-        if not is_dataclass(old):
-            raise UsageError(f"'{path}' does not exist: {names[0]} of {kind} is no group of settings here")
-        new = _set(old, names[1:], value, path)
-    elif is_dataclass(old):
-        raise UsageError(f"'{path}' is a group of settings; name one, e.g. {path}.{fields(old)[0].name}=...")
-    else:
-        new = _fitted(value, get_type_hints(type(group))[names[0]], path)
+def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
+    """All settings of a group at once, so that those which belong together need no order."""
+    known, kind = [each.name for each in fields(group)], type(group).__name__
+    new: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"no setting in {kind} named '{name}'; {cure}")
+        old, is_group = getattr(group, name), isinstance(value, dict)
+        if is_group and not is_dataclass(old):
+            raise UsageError(
+                f"'{path}.{next(iter(value))}' does not exist: {name} of {kind} is no group of settings here"
+            )
+        if not is_group and is_dataclass(old):
+            raise UsageError(f"'{path}' is a group of settings; name one, e.g. {path}.{fields(old)[0].name}=...")
+        if is_group:
+            new[name] = _changed(old, value, f"{path}.")
+        else:
+            new[name] = _fitted(value, get_type_hints(type(group))[name], path)
     try:
-        return replace(group, **{names[0]: new})
+        return replace(group, **new)
     except ValueError as error:
-        raise UsageError(f"{path}: {error}") from None
+        place = f"{prefix}{next(iter(new))}" if len(new) == 1 else prefix.rstrip(".")
+        raise UsageError(f"{place}: {error}" if prefix else str(error)) from None
 
 
 def _fitted(value: object, kind: Any, path: str) -> Any:
@@ -177,7 +210,9 @@ def _fit(value: object, kind: Any) -> Any:
         return value if value in inner else _NO
     if origin is tuple:
         return _fit_tuple(value, inner)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return _NO
         return float(value)
     if kind is Any or kind is type(None):
         return value if kind is Any or value is None else _NO

@@ -13,6 +13,8 @@ from restorer.training.objective import Batch, Now, Objective, Terms
 Readings = dict[str, float]
 PATIENCE = 10
 """Logs in a row that a reading must look bad in before it is a trouble."""
+ENOUGH = 8
+"""Logits of each side under which their order says nothing."""
 SURE = 0.99
 """Accuracy on both sides above which the discriminator runs away."""
 FLAT = 1e-7
@@ -68,7 +70,7 @@ def looked_at(objective: Objective, batch: Batch, now: Now) -> Readings:
         made = objective.imagine(batch, now)
         judged = objective.logits(batch | made, now)
     readings: Readings = {}
-    if judged is not None:
+    if judged is not None and min(each.numel() for each in judged) >= ENOUGH:
         real, fake = judged
         middles = (0.0, float(real.mean() + fake.mean()) / 2)
         shares = [(float((real > m).float().mean()), float((fake < m).float().mean())) for m in middles]
@@ -81,7 +83,7 @@ def looked_at(objective: Objective, batch: Batch, now: Now) -> Readings:
 
 def diversity(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (): mean over pairs of the root mean square difference."""
-    flat = x.flatten(1).float()
+    flat = x.flatten(1).float().cpu()
     return torch.pdist(flat).mean() / math.sqrt(flat.shape[1])
 
 

@@ -16,7 +16,7 @@ from restorer.errors import AmbiguousWeightsError, WeightsError
 from restorer.weights.ncnn import HALF_TAG, MAGIC, read_ncnn
 from restorer.weights.pickles import StoredTensor
 from restorer.weights.safe import read_safetensors, write_safetensors
-from restorer.weights.tensors import FILE_LIMIT, check_weights, shown
+from restorer.weights.tensors import FILE_LIMIT, check_weights, damaged, shown
 from restorer.weights.torchfile import TorchFile, load_tensors, open_legacy, open_zip
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_safetensors"]
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 _WRAPPERS = ("params_ema", "params", "g_ema", "G_ema", "ema_state_dict", "state_dict", "generator", "model")
 """Keys under which training programs put the generator's weights, the better first."""
-_AVERAGE = "average/"
-"""Where a checkpoint of our own training holds what is used."""
+RUN = "average"
+"""The wrapper of a checkpoint of our own training: where it holds what is used."""
 _OUTER_PREFIXES = ("module.", "_orig_mod.", "inner.")
 _PLAYER_PREFIXES = ("generator_ema.", "generator.", "netG.")
 _OTHER_PREFIXES = (
@@ -125,9 +125,11 @@ def _read_open(file: io.BufferedReader, path: Path, size: int) -> Checkpoint:
 
 def _from_run(weights: Mapping[str, Tensor], facts: Mapping[str, object], path: Path) -> Checkpoint:
     """A checkpoint of our own training: the generator's average, without what only training needs."""
-    average = {name.removeprefix(_AVERAGE): value for name, value in weights.items() if name.startswith(_AVERAGE)}
+    average = {name.removeprefix(f"{RUN}/"): value for name, value in weights.items() if name.startswith(f"{RUN}/")}
+    if not average:
+        raise damaged("it is a checkpoint of a run, and has no average of its generator")
     told = {name: value for name, value in facts.items() if name != "training"}
-    return Checkpoint(weights=average, facts=told, path=path, wrapper=_AVERAGE.rstrip("/"))
+    return Checkpoint(weights=average, facts=told, path=path, wrapper=RUN)
 
 
 def _read_rare(head: bytes, path: Path) -> Checkpoint:

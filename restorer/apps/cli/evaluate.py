@@ -1,6 +1,7 @@
 """restorer evaluate: a model's scores over a folder of pictures."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,11 +26,15 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
     fact: Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a picture, then their mean.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a picture, then their mean; null is infinity.")
+    ] = False,
 ) -> int:
     """Shrink pictures, enlarge them with a model, and compare with what they were; plain bicubic stands beside."""
     if not data.is_dir():
         raise UsageError(f"--data takes a folder, '{data}' is none")
+    if low is not None and not low.is_dir():
+        raise UsageError(f"--low takes a folder, '{low}' is none")
     from restorer.api import Restorer
     from restorer.metrics.evaluate import EvaluateConfig, means
     from restorer.metrics.evaluate import evaluate as scores_of
@@ -52,7 +57,12 @@ def evaluate(
 
 def _tell(score: "Score", *, as_json: bool) -> None:
     if as_json:
-        show(json.dumps({"picture": score.name, "model": dict(score.model), "bicubic": dict(score.bicubic)}))
+        sides = {"model": score.model, "bicubic": score.bicubic}
+        finite = {
+            side: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            for side, numbers in sides.items()
+        }
+        show(json.dumps({"picture": score.name, **finite}))
         return
     show(
         f"{score.name[:24]:24}"

@@ -48,7 +48,9 @@ def get_recipe(name: str) -> Recipe:
     base = data.pop("recipe", None) or data.pop("name", None)
     if not isinstance(base, str):
         raise UsageError(f'{path}: must name its recipe, such as: recipe = "srgan_x4"')
-    return changed(get_recipe(base), flattened(data))
+    if base not in RECIPES:
+        raise unknown_name("recipe", base, RECIPES)
+    return changed(RECIPES[base](), flattened(data))
 
 
 def changed(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
