@@ -211,12 +211,16 @@ def _fit(value: object, kind: Any) -> Any:
     if origin is tuple:
         return _fit_tuple(value, inner)
     if kind is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return _NO
-        return float(value)
+        return _fit_float(value)
     if kind is Any or kind is type(None):
         return value if kind is Any or value is None else _NO
     return value if isinstance(value, kind) and not (kind is int and isinstance(value, bool)) else _NO
+
+
+def _fit_float(value: object) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return _NO
 
 
 def _fit_tuple(value: object, inner: tuple[Any, ...]) -> Any:
