@@ -7,6 +7,7 @@ import pytest
 
 from restorer.errors import UnknownNameError, UsageError
 from restorer.networks.srgan import SRGANConfig
+from restorer.training.estimate import estimate
 from restorer.training.recipe import as_data, override
 from restorer.training.recipes import RECIPES, changed, get_recipe
 
@@ -107,6 +108,14 @@ def test_a_wrong_setting_says_what_is_meant(setting, value, told):
 def test_a_discriminator_of_another_side_than_the_crop_is_refused():
     with pytest.raises(UsageError, match=r"takes pictures of side 96, data\.crop is 64"):
         override(get_recipe("srgan_x4"), {"data.crop": 64})
+
+
+def test_a_recipe_tells_its_players_and_their_memory_before_anything_is_allocated():
+    lines = list(estimate(get_recipe("esrgan_x4")))
+    assert "16,697,987 parameters" in lines[0]
+    assert "14,499,401 parameters" in lines[1]
+    # five copies of the generator (weights, gradient, two moments, average), four of the discriminator, 4 bytes each
+    assert f"{(16_697_987 * 5 + 14_499_401 * 4) * 4 / 1e6:,.1f} for weights and optimisers" in lines[3]
 
 
 def test_another_network_brings_its_own_config(tmp_path):

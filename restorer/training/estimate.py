@@ -35,9 +35,10 @@ def estimate(recipe: Recipe) -> Iterator[str]:
     yield f"generator      {recipe.network}, {_count(g):,} parameters"
     yield f"discriminator  {'none' if d is None else f'{_count(d):,} parameters'}"
     yield f"pictures       {train.steps * train.batch:,} crops of {side}x{side} over {train.steps:,} steps"
+    fixed, total = learned * FLOAT / 1e6, (learned * FLOAT + kept.bytes) / 1e6
     yield (
-        f"memory         about {(learned * FLOAT + kept.bytes) / 1e9:.1f} GB in fp32: {learned * FLOAT / 1e9:.1f} for "
-        f"weights and optimisers, {kept.bytes / 1e9:.1f} kept for gradients of one part"
+        f"memory         about {total:,.1f} MB in fp32: {fixed:,.1f} for weights and optimisers, {total - fixed:,.1f} "
+        "kept for gradients of one part"
     )
 
 
