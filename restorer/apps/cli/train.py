@@ -1,7 +1,6 @@
 """restorer train: a recipe and pictures -> a run folder."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +32,7 @@ def train(
         raise UsageError("name a recipe, or a run to go on with: --resume RUN")
     chosen = _chosen(recipe, resume, [*(settings or []), *([f"data.high={data}"] if data else [])])
     if dry_run:
-        _show_plan(chosen, trust_first_use=trust_first_use)
+        _show_plan(chosen)
         return 0
     folder = resume if resume is not None else out
     if folder is None:
@@ -73,10 +72,10 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _show_plan(recipe: "Recipe", *, trust_first_use: bool) -> None:
+def _show_plan(recipe: "Recipe") -> None:
     from restorer.training.estimate import estimate
     from restorer.training.recipe import as_data
 
     show(json.dumps(as_data(recipe), indent=1))
-    for line in estimate(replace(recipe, start="", discriminator_start="")):
+    for line in estimate(recipe):
         show(line)
