@@ -10,6 +10,7 @@ from typing import Any
 from restorer.errors import UsageError, unknown_name
 from restorer.networks.spec import get_spec
 from restorer.training.recipe import Recipe, flattened, override
+from restorer.training.recipes.photo import compact_x4_photo
 from restorer.training.recipes.super_resolution import (
     esrgan_psnr_x4,
     esrgan_psnr_x4_tiny,
@@ -26,6 +27,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "srgan_x4": srgan_x4,
     "esrgan_psnr_x4": esrgan_psnr_x4,
     "esrgan_x4": esrgan_x4,
+    "compact_x4_photo": compact_x4_photo,
     "srresnet_x4_tiny": srresnet_x4_tiny,
     "srgan_x4_tiny": srgan_x4_tiny,
     "esrgan_psnr_x4_tiny": esrgan_psnr_x4_tiny,
