@@ -11,6 +11,7 @@ from restorer.networks.srgan import SRGANConfig
 from restorer.pipeline.picture import Picture, write_picture
 from restorer.training.adversary import AdversaryConfig
 from restorer.training.data import DataConfig
+from restorer.training.degrade import DegradationConfig
 from restorer.training.loop import open_fabric, train
 from restorer.training.recipe import Recipe, TrainConfig
 from restorer.training.schedule import Schedule
@@ -18,7 +19,7 @@ from restorer.training.super_resolution import RestorationWeights
 
 
 def recipe(data: Path, **changed: object) -> Recipe:
-    """A GAN with batch norm, ADA, R1 and noise: whatever could be forgotten between two steps is there."""
+    """A GAN with batch norm, ADA, R1, noise and degradation: whatever could be forgotten between two steps is there."""
     train_config = TrainConfig(
         steps=6, batch=2, precision="fp32", log_every=2, picture_every=3, save_every=2, keep=9, on_trouble="warn"
     )
@@ -33,6 +34,7 @@ def recipe(data: Path, **changed: object) -> Recipe:
         ),
         schedule=Schedule(kind="steps", milestones=(3,)),
         data=DataConfig(high=str(data), crop=16),
+        degradation=DegradationConfig(margin=4),
         train=replace(train_config, **changed),
     )
 

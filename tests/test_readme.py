@@ -15,6 +15,7 @@ from PIL import Image
 
 import restorer
 from restorer.apps.cli import app
+from restorer.training.recipes import get_recipe
 from restorer.weights.read import write_safetensors
 from restorer.weights.records import CHECKPOINTS, Record
 
@@ -87,6 +88,14 @@ def size_of(path: Path) -> tuple[int, int]:
 
 def test_there_are_as_many_python_blocks_as_are_checked():
     assert len(PYTHON) == 3
+
+
+def test_the_file_of_changes_is_a_recipe(tmp_path):
+    (words,) = [words for kind, words in BLOCKS if kind == "toml"]
+    path = tmp_path / "mine.toml"
+    path.write_text(words, encoding="utf-8")
+    recipe = get_recipe(str(path))
+    assert (recipe.train.steps, recipe.adversary.loss) == (1000, "hinge")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -14,6 +14,7 @@ from restorer.training.adversary import Adversary
 from restorer.training.checkpoint import Parts, load_run
 from restorer.training.features import losses_of, open_features
 from restorer.training.objective import Objective, Player, derived_seed
+from restorer.training.pairing import margin_of
 from restorer.training.recipe import Recipe
 from restorer.training.super_resolution import SuperResolution
 from restorer.weights.find import find_weights
@@ -54,6 +55,10 @@ def checked_traits(recipe: Recipe) -> Traits:
         raise UsageError(
             "pictures have 1 or 3 channels, the same for all players; generator's input, its output and discriminator "
             f"have {', '.join(map(str, channels))} here: set config.* and discriminator.channels to fit"
+        )
+    if margin_of(recipe.degradation) % traits.scale:
+        raise UsageError(
+            f"degradation.margin must be a multiple of the scale, {traits.scale}; got {margin_of(recipe.degradation)}"
         )
     if isinstance(recipe.discriminator, UNetDiscriminatorConfig) and recipe.data.crop % 8:
         raise UsageError(f"this discriminator takes sides that are multiples of 8, data.crop is {recipe.data.crop}")

@@ -59,12 +59,13 @@ class DataConfig:
 class Source:
     """Crops of pictures, and what went wrong with them. Safe to be asked by several threads."""
 
-    def __init__(self, config: DataConfig, traits: Traits, *, seed: int, processes: int = 1) -> None:
-        """`processes` share the machine's memory."""
+    def __init__(self, config: DataConfig, traits: Traits, *, seed: int, processes: int = 1, margin: int = 0) -> None:
+        """`processes` share the machine's memory. `margin` pixels of the truth around each crop are cut out with it."""
         scale, multiple = traits.scale, traits.scale * traits.multiple_of
         self.config, self.scale, self.channels, self.seed = config, scale, traits.in_channels, seed
         if config.crop % multiple:
             raise DataError(f"data.crop must be a multiple of {multiple} for this network, got {config.crop}")
+        self._side = config.crop + 2 * margin
         self.high = open_pictures(config.high)
         self.low = paired(self.high, open_pictures(config.low), scale) if config.low else None
         self._cache: dict[tuple[bool, int], Crop] = {}
@@ -99,7 +100,7 @@ class Source:
 
     def _cut(self, number: int, rng: np.random.Generator) -> tuple[Crop, Crop | None]:
         high, low = self._read(number, small=False), self._read(number, small=True) if self.low else None
-        side, scale, name = self.config.crop, self.scale, self.high.names[number]
+        side, scale, name = self._side, self.scale, self.high.names[number]
         height, width = high.shape[0] // scale, high.shape[1] // scale
         if low is not None and (low.shape[0], low.shape[1]) != (height, width):
             raise PictureError(
@@ -107,7 +108,7 @@ class Source:
                 f"would be {width}x{height}"
             )
         if min(height, width) < side // scale:
-            raise PictureError(f"{name}: {high.shape[1]}x{high.shape[0]} is smaller than data.crop, {side}")
+            raise PictureError(f"{name}: {high.shape[1]}x{high.shape[0]} is smaller than what is cut out of it, {side}")
         y, x = (int(rng.integers(0, room - side // scale + 1)) for room in (height, width))
         small = side // scale
         bits = self._bits(rng)
@@ -184,12 +185,14 @@ def batches_of(source: Source, *, batch: int, rank: int, processes: int, turns: 
     share = batch // processes
 
     def make(step: int, turn: int) -> Batch:
-        crops = []
+        crops, seeds = [], []
         for slot in range(rank * share, (rank + 1) * share):
             rng = np.random.default_rng(derived_seed(source.seed, step, turn, slot))
             crops.append(source.crops((step * turns + turn) * batch + slot, rng))
+            seeds.append(int(rng.integers(2**62)))
         low = [small for _, small in crops if small is not None]
-        return {"high": to_tensor([large for large, _ in crops]), **({"low": to_tensor(low)} if low else {})}
+        high = {"high": to_tensor([large for large, _ in crops]), "chance": torch.tensor(seeds)}
+        return {**high, **({"low": to_tensor(low)} if low else {})}
 
     return make
 

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from restorer import machine
 from restorer.errors import MissingPackageError, NumericalError, UsageError, WriteError
 from restorer.networks.spec import Traits
-from restorer.resample import resize_tensor
 from restorer.training.averaging import decay_at, update_average
 from restorer.training.board import Board
 from restorer.training.build import build_parts, checked_traits, facts_of
 from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
 from restorer.training.data import ReadAhead, Source, batches_of
 from restorer.training.objective import Batch, Clock, Rules, Turns, gan_step
+from restorer.training.pairing import margin_of, paired_up
 from restorer.training.picture_grid import write_grid
 from restorer.training.recipe import Recipe, as_data
 from restorer.training.report import write_report
@@ -144,7 +144,8 @@ def _opened(
         raise UsageError(f"'{folder}' holds a run already; go on with --resume {folder}, or choose another --out")
     traits = checked_traits(recipe)
     seed = recipe.train.seed
-    source = Source(recipe.data, traits, seed=seed, processes=fabric.world_size)
+    margin = margin_of(recipe.degradation)
+    source = Source(recipe.data, traits, seed=seed, processes=fabric.world_size, margin=margin)
     if recipe.train.batch > len(source):
         say(f"the batch of {recipe.train.batch} is larger than the {len(source)} pictures: each is in it several times")
     parts = build_parts(recipe, fabric.device, trust_first_use=trust_first_use)
@@ -226,13 +227,9 @@ def _turns(run: Run, batches: list[Batch], *, learns: bool) -> Turns:
 
 
 def _pair(run: Run, batch: Batch) -> Batch:
-    """(N, C, H, W) -> on the device, with its small partner: made bicubically, as 8 bits hold it, if none was read."""
+    """(N, C, H, W) -> on the device, with its small partner."""
     there = {name: tensor.to(run.fabric.device, non_blocking=True) for name, tensor in batch.items()}
-    if "low" not in there:
-        side = run.recipe.data.crop // run.traits.scale
-        small = resize_tensor(there["high"], (side, side))
-        there["low"] = (small.clamp(0, 1) * 255).round() / 255
-    return there
+    return paired_up(there, run.recipe.degradation, scale=run.traits.scale)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

@@ -16,6 +16,7 @@ from restorer.training.adversary import AdversaryConfig
 from restorer.training.averaging import AveragingConfig
 from restorer.training.data import DataConfig
 from restorer.training.objective import Order
+from restorer.training.pairing import Degradation
 from restorer.training.schedule import Cadence, Schedule
 from restorer.training.super_resolution import RestorationWeights
 
@@ -107,6 +108,8 @@ class Recipe:
     cadence: Cadence = field(default_factory=Cadence)
     schedule: Schedule = field(default_factory=Schedule)
     data: DataConfig = field(default_factory=DataConfig)
+    degradation: Degradation | None = None
+    """What the truth is put through to become small; none shrinks it bicubically."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -120,6 +123,8 @@ class Recipe:
         side = getattr(self.discriminator, "side", self.data.crop)
         if side != self.data.crop:
             raise ValueError(f"this discriminator takes pictures of side {side}, data.crop is {self.data.crop}")
+        if self.degradation is not None and self.data.low:
+            raise ValueError("data.low are small pictures, so nothing is left to degrade; choose a recipe without")
 
 
 def override(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:

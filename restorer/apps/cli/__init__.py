@@ -13,7 +13,7 @@ from typing import cast
 
 import typer
 
-from restorer.apps.cli import doctor, evaluate, export, models, screen, train, upscale
+from restorer.apps.cli import degrade, doctor, evaluate, export, models, screen, train, upscale
 from restorer.errors import RestorerError, UsageError, WriteError
 
 WrongUsage: type[Exception] = typer.BadParameter.__mro__[2]
@@ -32,6 +32,7 @@ app.command("upscale", no_args_is_help=True)(upscale.upscale)
 app.command("export", no_args_is_help=True)(export.export)
 app.command("train", no_args_is_help=True)(train.train)
 app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)
+app.command("degrade", no_args_is_help=True)(degrade.degrade)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 

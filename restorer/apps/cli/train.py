@@ -54,7 +54,7 @@ def _chosen(recipe: str | None, resume: Path | None, settings: list[str]) -> "Re
     from restorer.training.recipes import changed, get_recipe
 
     base = get_recipe(recipe if recipe is not None else str(_of_run(resume)))
-    return changed(base, dict(_setting(text) for text in settings))
+    return changed(base, dict(setting_of(text) for text in settings))
 
 
 def _of_run(folder: Path | None) -> Path:
@@ -65,7 +65,8 @@ def _of_run(folder: Path | None) -> Path:
     return path
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting_of(text: str) -> tuple[str, str]:
+    """group.name=value -> (group.name, value)."""
     name, found, value = text.partition("=")
     if not found:
         raise UsageError(f"--set takes group.name=value, such as train.steps=1000; got '{text}'")

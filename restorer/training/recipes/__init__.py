@@ -11,6 +11,16 @@ from restorer.errors import UsageError, unknown_name
 from restorer.networks.spec import get_spec
 from restorer.training.recipe import Recipe, flattened, override
 from restorer.training.recipes.photo import compact_x4_photo
+from restorer.training.recipes.real import (
+    realesr_general_x4v3,
+    realesr_general_x4v3_tiny,
+    realesrgan_x2,
+    realesrgan_x2_tiny,
+    realesrgan_x4,
+    realesrgan_x4_tiny,
+    realesrnet_x4,
+    realesrnet_x4_tiny,
+)
 from restorer.training.recipes.super_resolution import (
     esrgan_psnr_x4,
     esrgan_psnr_x4_tiny,
@@ -27,11 +37,19 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "srgan_x4": srgan_x4,
     "esrgan_psnr_x4": esrgan_psnr_x4,
     "esrgan_x4": esrgan_x4,
+    "realesrnet_x4": realesrnet_x4,
+    "realesrgan_x4": realesrgan_x4,
+    "realesrgan_x2": realesrgan_x2,
+    "realesr_general_x4v3": realesr_general_x4v3,
     "compact_x4_photo": compact_x4_photo,
     "srresnet_x4_tiny": srresnet_x4_tiny,
     "srgan_x4_tiny": srgan_x4_tiny,
     "esrgan_psnr_x4_tiny": esrgan_psnr_x4_tiny,
     "esrgan_x4_tiny": esrgan_x4_tiny,
+    "realesrnet_x4_tiny": realesrnet_x4_tiny,
+    "realesrgan_x4_tiny": realesrgan_x4_tiny,
+    "realesrgan_x2_tiny": realesrgan_x2_tiny,
+    "realesr_general_x4v3_tiny": realesr_general_x4v3_tiny,
 }
 """Name -> recipe. A `_tiny` twin is the same game with small numbers: minutes on two processor cores."""
 

@@ -12,7 +12,7 @@ from restorer.training.recipe import FeatureConfig, Recipe, TrainConfig
 from restorer.training.schedule import Schedule
 from restorer.training.super_resolution import RestorationWeights
 
-_LITE0 = FeatureConfig(
+LITE0 = FeatureConfig(
     network="efficientnet_lite0",
     weights="efficientnet-lite0-imagenet",
     layers=(("block1", 1.0), ("block3", 1.0), ("block5", 1.0)),
@@ -93,7 +93,7 @@ def srgan_x4_tiny() -> Recipe:
         srresnet_x4_tiny(),
         name="srgan_x4_tiny",
         weights=RestorationWeights(pixel=1.0, perceptual=0.05, adversarial=5e-3),
-        features=_LITE0,
+        features=LITE0,
         discriminator=VGGDiscriminatorConfig(side=64, features=16, halvings=4),
         schedule=Schedule(),
         train=replace(srresnet_x4_tiny().train, steps=1000, g_rate=2e-4, d_rate=2e-4),
@@ -117,7 +117,7 @@ def esrgan_x4_tiny() -> Recipe:
         esrgan_psnr_x4_tiny(),
         name="esrgan_x4_tiny",
         weights=RestorationWeights(pixel=1.0, perceptual=0.05, adversarial=5e-3),
-        features=_LITE0,
+        features=LITE0,
         discriminator=VGGDiscriminatorConfig(side=64, features=16, halvings=4),
         adversary=AdversaryConfig(relativistic=True),
         schedule=Schedule(),
