@@ -8,7 +8,7 @@ import pytest
 from restorer.errors import UnknownNameError, UsageError
 from restorer.networks.srgan import SRGANConfig
 from restorer.training.estimate import estimate
-from restorer.training.recipe import as_data, override
+from restorer.training.recipe import as_data, flattened, override
 from restorer.training.recipes import RECIPES, changed, get_recipe
 
 
@@ -141,3 +141,20 @@ def test_a_recipe_file_that_is_wrong_says_so(tmp_path, text, told):
         get_recipe(str(path))
     with pytest.raises(UsageError, match="cannot read"):
         get_recipe(str(tmp_path / "other.toml"))
+
+
+def test_a_group_of_several_kinds_is_chosen_by_kind():
+    base = get_recipe("srgan_x4_tiny")
+    unet = changed(base, {"discriminator.kind": "unet", "discriminator.features": "16", "degradation.kind": "real"})
+    assert (unet.discriminator.kind, unet.discriminator.features, unet.degradation.margin) == ("unet", 16, 72)
+    none = changed(base, {"discriminator": "none", "weights.adversarial": "0"})
+    assert none.discriminator is None
+    for recipe in (unet, none):
+        assert changed(base, flattened(as_data(recipe))) == recipe
+    for settings, message in (
+        ({"discriminator.kind": "patch"}, "no kind of discriminator named 'patch'; known: none, unet, vgg"),
+        ({"degradation.margin": "4"}, "choose degradation.kind too: real, face"),
+        ({"degradation.kind": "real", "degradation": "none"}, "cannot both be set"),
+    ):
+        with pytest.raises((UsageError, UnknownNameError), match=message):
+            changed(base, settings)

@@ -4,7 +4,9 @@ Letters: N batch, C channels, H W sides of the picture, F features of the first 
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +27,7 @@ _PUBLISHED = (
 class VGGDiscriminatorConfig:
     """Numbers of ESRGAN; SRGAN has side 96, hidden 1024, 4 halvings by kernels of side 3."""
 
+    kind: Literal["vgg"] = "vgg"
     side: int = 128
     """The only side of a picture that it takes."""
     channels: int = 3
@@ -83,6 +86,7 @@ def _layer(name: str, into: int, out: int, *, kernel: int, stride: int, norm: bo
 class UNetDiscriminatorConfig:
     """Numbers of Real-ESRGAN."""
 
+    kind: Literal["unet"] = "unet"
     channels: int = 3
     features: int = 64
     skip: bool = True
@@ -135,6 +139,11 @@ def _leaky(x: Tensor) -> Tensor:
 
 DiscriminatorConfig = VGGDiscriminatorConfig | UNetDiscriminatorConfig
 """What `build_discriminator` takes; the kind of the config says which."""
+DISCRIMINATORS: Mapping[str, type[DiscriminatorConfig]] = {
+    "vgg": VGGDiscriminatorConfig,
+    "unet": UNetDiscriminatorConfig,
+}
+"""Kind -> its config."""
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:

@@ -59,6 +59,7 @@ class RoundConfig:
 class DegradationConfig:
     """Numbers of Real-ESRGAN x4plus and x2plus."""
 
+    kind: Literal["real"] = "real"
     first: RoundConfig = field(default_factory=RoundConfig)
     second: RoundConfig = field(
         default_factory=lambda: RoundConfig(

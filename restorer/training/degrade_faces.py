@@ -5,6 +5,7 @@ Letters: C channels, H W sides of the face.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from restorer.training.degrade import LEVELS, Encoder, filtered, jpeg_by, mixed_
 class FaceDegradationConfig:
     """Numbers of GFPGAN v1 (512x512)."""
 
+    kind: Literal["face"] = "face"
     blur: BlurConfig = field(
         default_factory=lambda: BlurConfig(kinds=(0.5, 0.5, 0, 0, 0, 0), sides=(41,), sigma=(0.1, 10.0), sinc=0.0)
     )

@@ -1,5 +1,6 @@
 """A batch of true pictures -> the batch that a game is played on, with small partners and the sharpened truth."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,8 @@ from restorer.training.objective import Batch
 
 Degradation = DegradationConfig | FaceDegradationConfig
 """What pictures may be put through; none is MATLAB's bicubic shrinking alone."""
+DEGRADATIONS: Mapping[str, type[Degradation]] = {"real": DegradationConfig, "face": FaceDegradationConfig}
+"""Kind -> its config."""
 
 
 def margin_of(degradation: Degradation | None) -> int:

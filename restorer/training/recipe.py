@@ -10,13 +10,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from restorer.errors import UsageError, unknown_name
 from restorer.losses.pixel import PIXEL_LOSSES
-from restorer.networks.discriminators import DiscriminatorConfig
+from restorer.networks.discriminators import DISCRIMINATORS, DiscriminatorConfig
 from restorer.networks.features import get_backbone
 from restorer.training.adversary import AdversaryConfig
 from restorer.training.averaging import AveragingConfig
 from restorer.training.data import DataConfig
 from restorer.training.objective import Order
-from restorer.training.pairing import Degradation
+from restorer.training.pairing import DEGRADATIONS, Degradation
 from restorer.training.schedule import Cadence, Schedule
 from restorer.training.super_resolution import RestorationWeights
 
@@ -141,6 +141,8 @@ def override(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
             branch = branch.setdefault(group, {})
             if not isinstance(branch, dict):
                 raise UsageError(f"'{path}' and '{group}' cannot both be set: one is a group of the other")
+        if isinstance(branch.get(name), dict):
+            raise UsageError(f"'{path}' and what is in it cannot both be set")
         branch[name] = value
     return _changed(recipe, tree, "")
 
@@ -162,6 +164,11 @@ def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
+CHOICES: Mapping[str, Mapping[str, type[Any]]] = {"discriminator": DISCRIMINATORS, "degradation": DEGRADATIONS}
+"""Groups of several kinds: `discriminator.kind=unet` brings that kind's usual numbers, `discriminator=none` none."""
+NONE = "none"
+
+
 def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
     """All settings of a group at once, so that those which belong together need no order."""
     known, kind = [each.name for each in fields(group)], type(group).__name__
@@ -173,9 +180,15 @@ def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
             cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             raise UsageError(f"no setting in {kind} named '{name}'; {cure}")
         old, is_group = getattr(group, name), isinstance(value, dict)
+        if name in CHOICES:
+            if value in (None, NONE):
+                new[name] = None
+                continue
+            old = _of_kind(old, value, name)
         if is_group and not is_dataclass(old):
+            cure = f"; choose {path}.kind too: {', '.join(CHOICES[name])}" if name in CHOICES else ""
             raise UsageError(
-                f"'{path}.{next(iter(value))}' does not exist: {name} of {kind} is no group of settings here"
+                f"'{path}.{next(iter(value))}' does not exist: {name} of {kind} is no group of settings here{cure}"
             )
         if not is_group and is_dataclass(old):
             raise UsageError(f"'{path}' is a group of settings; name one, e.g. {path}.{fields(old)[0].name}=...")
@@ -188,6 +201,16 @@ def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
     except ValueError as error:
         place = f"{prefix}{next(iter(new))}" if len(new) == 1 else prefix.rstrip(".")
         raise UsageError(f"{place}: {error}" if prefix else str(error)) from None
+
+
+def _of_kind(old: Any, tree: Any, name: str) -> Any:
+    """The group that is changed: a new one where the tree names another kind."""
+    kind = tree.get("kind") if isinstance(tree, dict) else tree
+    if kind is None or (old is not None and kind == old.kind):
+        return old
+    if kind not in CHOICES[name]:
+        raise unknown_name(f"kind of {name}", str(kind), [*CHOICES[name], NONE])
+    return CHOICES[name][kind]()
 
 
 def _fitted(value: object, kind: Any, path: str) -> Any:

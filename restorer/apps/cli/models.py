@@ -8,7 +8,7 @@ import typer
 
 from restorer.apps.cli.screen import Screen, show, tell
 from restorer.apps.cli.words import facts_of
-from restorer.errors import UsageError, WeightsError
+from restorer.errors import UsageError, WeightsError, WriteError
 
 if TYPE_CHECKING:
     from restorer.weights.records import Record
@@ -103,12 +103,17 @@ def fetch(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A name, or a weights file of any readable kind.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    source: Annotated[str, typer.Argument(help="A name, a weights file of any readable kind, or options.yml.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write; of options, a .toml recipe.")],
     fact: Annotated[list[str] | None, typer.Option(help="key=value to store with the weights.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> int:
-    """Read weights, recognise their network, and write them as safetensors under its own key names."""
+    """Read weights, recognise their network, and write them as safetensors under its own key names.
+
+    An option file of BasicSR or Real-ESRGAN becomes a recipe; every key that it does not follow is listed.
+    """
+    if Path(source).suffix in (".yml", ".yaml"):
+        return _convert_options(Path(source), out, overwrite=overwrite)
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: weights are written as .safetensors; give such a name")
     if out.exists() and not overwrite:
@@ -119,6 +124,25 @@ def convert(
     model = open_model(source, facts=facts_of(fact or []))
     write_safetensors(out, dict(model.network.state_dict()), dict(model.facts))
     show(f"{out}: {model.spec.name}, {model.config}")
+    return 0
+
+
+def _convert_options(source: Path, out: Path, *, overwrite: bool) -> int:
+    if out.suffix != ".toml":
+        raise UsageError(f"{out}: recipes are written as .toml; give such a name")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out}: exists; give --overwrite, or another name")
+    from restorer.training.option_files import as_toml, read_options, recipe_of
+    from restorer.weights.whole import write_whole
+
+    base, settings, lines = recipe_of(read_options(source))
+    for line in lines:
+        tell(f"not followed: {line}")
+    try:
+        write_whole(out, [as_toml(base, settings, lines).encode()])
+    except OSError as error:
+        raise WriteError(f"{out}: {error.strerror}") from None
+    show(f"{out}: {base} with {len(settings)} settings; restorer train {out} takes it")
     return 0
 
 

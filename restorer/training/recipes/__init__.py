@@ -9,7 +9,7 @@ from typing import Any
 
 from restorer.errors import UsageError, unknown_name
 from restorer.networks.spec import get_spec
-from restorer.training.recipe import Recipe, flattened, override
+from restorer.training.recipe import CHOICES, Recipe, flattened, override
 from restorer.training.recipes.photo import compact_x4_photo
 from restorer.training.recipes.real import (
     realesr_general_x4v3,
@@ -81,7 +81,7 @@ def changed(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
         recipe = override(recipe, {"network": network})
         recipe = replace(recipe, config=get_spec(recipe.network).config())
     settings.pop("name", None)
-    return override(recipe, {key: value for key, value in settings.items() if value is not None})
+    return override(recipe, {key: value for key, value in settings.items() if value is not None or key in CHOICES})
 
 
 def _read(path: Path) -> dict[str, Any]:
