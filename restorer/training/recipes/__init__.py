@@ -10,7 +10,7 @@ from typing import Any
 from restorer.errors import UsageError, unknown_name
 from restorer.networks.spec import get_spec
 from restorer.training.recipe import CHOICES, Recipe, flattened, override
-from restorer.training.recipes.photo import compact_x4_photo
+from restorer.training.recipes.photo import srgan_x4_photo, srresnet_x4_photo
 from restorer.training.recipes.real import (
     realesr_general_x4v3,
     realesr_general_x4v3_tiny,
@@ -41,7 +41,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "realesrgan_x4": realesrgan_x4,
     "realesrgan_x2": realesrgan_x2,
     "realesr_general_x4v3": realesr_general_x4v3,
-    "compact_x4_photo": compact_x4_photo,
+    "srresnet_x4_photo": srresnet_x4_photo,
+    "srgan_x4_photo": srgan_x4_photo,
     "srresnet_x4_tiny": srresnet_x4_tiny,
     "srgan_x4_tiny": srgan_x4_tiny,
     "esrgan_psnr_x4_tiny": esrgan_psnr_x4_tiny,
