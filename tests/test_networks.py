@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from restorer.errors import UnknownNameError
 from restorer.networks import NETWORKS
-from restorer.networks.compact import CompactConfig
+from restorer.networks.compact import Compact, CompactConfig
 from restorer.networks.esrgan import ESRGANConfig
 from restorer.networks.layers import Conv, lower
 from restorer.networks.spec import Traits, get_spec, load_weights
@@ -261,3 +261,13 @@ def test_lowering_leaves_the_original_alone_when_copied() -> None:
     network = random_network(CASES[0])
     lower(copy.deepcopy(network), dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_gradients_pass_the_whole_chain_of_a_fresh_compact_network():
+    """Trained from scratch, its first convolution must learn too."""
+    torch.manual_seed(0)
+    network = Compact(CompactConfig())
+    x = torch.rand(2, 3, 16, 16)
+    (network(x) - torch.rand(2, 3, 64, 64)).abs().mean().backward()
+    norms = [layer.weight.grad.norm() for layer in network.body if isinstance(layer, nn.Conv2d)]
+    assert 0.01 < norms[0] / norms[-1] < 100
