@@ -20,8 +20,9 @@ from restorer.networks.discriminators import (
 from restorer.networks.features import BACKBONES, Features
 from restorer.pipeline.picture import read_picture
 from restorer.resample import resize
-from restorer.training.features import LITE0, find_features, open_features
+from restorer.training.feature_losses import open_features
 from restorer.training.recipe import FeatureConfig
+from restorer.weights.feature_weights import LITE0, feature_weights
 from restorer.weights.read import read_checkpoint
 
 
@@ -147,7 +148,7 @@ def test_efficientnet_lite0_recognises_what_is_on_real_photos(photo, classes):
     if not path.is_file():
         pytest.skip("the photos of scikit-image are not beside the project")
     config = FeatureConfig(network="efficientnet_lite0", weights=LITE0, layers=(("block16", 1.0),))
-    weights = read_checkpoint(find_features(LITE0)).weights
+    weights = read_checkpoint(feature_weights(LITE0)).weights
     norm = {key.removeprefix("_bn1."): value for key, value in weights.items() if key.startswith("_bn1.")}
     head = nn.Sequential(nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280, eps=1e-3), nn.ReLU6()).eval()
     head.load_state_dict({"0.weight": weights["_conv_head.weight"]} | {f"1.{key}": norm[key] for key in norm})

@@ -7,10 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tiny import pixels, save_tiny
 
 from restorer.apps.cli import main
 from restorer.errors import PictureError
 from restorer.metrics.fidelity import psnr, ssim, to_luma
+from restorer.pipeline.picture import Picture, write_picture
+from restorer.resample import resize
 
 pytest.importorskip("torchmetrics")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -85,3 +88,35 @@ def test_wrong_words_are_told(capsys, tmp_path):
     assert "takes a folder" in capsys.readouterr().err
     assert main(["evaluate", "x", "--data", str(tmp_path), "--metrics", "pnsr"]) == 1
     assert "did you mean 'psnr'" in capsys.readouterr().err
+
+
+def judged(capsys, tmp_path, *words):
+    """(status, the lines it told) of a tiny network over two pictures."""
+    folder = tmp_path / "truth"
+    folder.mkdir(exist_ok=True)
+    for name, truth in (("a", A), ("b", B)):
+        write_picture(Picture(pixels=truth), folder / f"{name}.png")
+    weights = save_tiny(tmp_path / "tiny.safetensors")
+    status = main(["evaluate", str(weights), "--data", str(folder), *words])
+    return status, capsys.readouterr()
+
+
+def test_scores_are_told_as_a_table_as_json_and_as_a_picture(capsys, tmp_path):
+    status, told = judged(capsys, tmp_path, "--plot", str(tmp_path / "plots" / "scores.png"))
+    assert status == 0, told.err
+    assert [line.split()[0] for line in told.out.splitlines()] == ["picture", "a", "b", "mean"]
+    assert pixels(tmp_path / "plots" / "scores.png").shape[1] > 500
+    _, told = judged(capsys, tmp_path, "--json", "--border", "0", "--rgb")
+    a, b, mean = (json.loads(line) for line in told.out.splitlines())
+    assert mean["model"]["psnr"] == pytest.approx((a["model"]["psnr"] + b["model"]["psnr"]) / 2)
+    small = np.rint(resize(A, (10, 13))).clip(0, 255).astype(np.uint8)
+    plain = np.rint(resize(small, (40, 52))).clip(0, 255).astype(np.uint8)
+    assert a["bicubic"]["psnr"] == pytest.approx(psnr(plain, A, luma=False))
+
+
+def test_what_cannot_be_scored_is_one_line(capsys, tmp_path):
+    status, told = judged(capsys, tmp_path, "--metrics", "niqe", "--niqe", str(tmp_path / "none.npz"))
+    assert (status, len(told.err.splitlines())) == (1, 1)
+    assert "is no file like" in told.err
+    status, told = judged(capsys, tmp_path, "--plot", "scores.bmp")
+    assert (status, "takes a .png or .svg" in told.err) == (2, True)

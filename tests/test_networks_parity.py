@@ -1,6 +1,5 @@
 """The networks equal independent implementations: spandrel, BasicSR, and the published layouts written out below."""
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from beside import basicsr
 from cases import random_batch
 from dialects import mid, oldest
 from PIL import Image
@@ -96,14 +96,7 @@ def test_compact_equals_spandrel(scale: int) -> None:
 
 @pytest.fixture
 def basicsr_archs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """BasicSR's networks; 1.4.2 imports a torchvision module that is gone, so that name is lent to it."""
-    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
-    gone = ModuleType("torchvision.transforms.functional_tensor")
-    gone.rgb_to_grayscale = torchvision.transforms.functional.rgb_to_grayscale
-    monkeypatch.setitem(sys.modules, gone.__name__, gone)
-    return pytest.importorskip(
-        "basicsr.archs", reason="basicsr is not installed; see the second environment in .ci/run"
-    )
+    return basicsr(monkeypatch, "archs")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -82,7 +82,7 @@ def test_an_esrgan_run_means_the_same_here(tmp_path):
     assert (recipe.averaging.decay, recipe.start, recipe.cadence.warm_steps) == (0.99, "psnr.pth", 10)
     assert (recipe.schedule.kind, recipe.schedule.milestones, recipe.schedule.factor) == ("steps", (50, 100), 0.1)
     weights = recipe.weights
-    assert (weights.pixel, weights.perceptual, weights.style, weights.adversarial) == (0.01, 1.0, 0.0, 0.005)
+    assert (weights.pixel, weights.perceptual, weights.style, weights.adversarial) == (0.01, 1.0, 0.0, 0.01)
     assert recipe.features.layers == (("conv5_4", 1.0), ("conv1_2", 0.1))
     assert (recipe.adversary.loss, recipe.adversary.relativistic) == ("least_squares", True)
     assert recipe.adversary.smoothing == pytest.approx(0.1)

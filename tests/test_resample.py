@@ -1,15 +1,13 @@
 """Resampling against hand-worked numbers, MATLAB's own output, basicsr, Pillow, OpenCV, and its own slow twin."""
 
-import sys
 import tracemalloc
-import types
-import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from beside import basicsr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -104,17 +102,7 @@ def test_cubic_equals_matlab_on_real_pictures(scale):
 
 @pytest.fixture
 def basicsr_imresize(monkeypatch):
-    from torchvision.transforms.functional import rgb_to_grayscale
-
-    gone = types.ModuleType("torchvision.transforms.functional_tensor")
-    gone.rgb_to_grayscale = rgb_to_grayscale
-    monkeypatch.setitem(sys.modules, gone.__name__, gone)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip(
-            "basicsr.utils.matlab_functions", reason="basicsr does not import here", exc_type=ImportError
-        )
-    return module.imresize
+    return basicsr(monkeypatch, "utils.matlab_functions").imresize
 
 
 @pytest.mark.parametrize("scale", [4, 2, 1.7, 0.5, 0.25, 1 / 3, 0.61])

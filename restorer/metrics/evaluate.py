@@ -1,22 +1,66 @@
 """A model over a folder of pictures: shrink each, enlarge it again, and compare with what it was."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from restorer.api import Restorer
 from restorer.errors import DataError, PictureError, unknown_name
+from restorer.metrics.features import FeatureDistance, open_lite0, open_lpips
 from restorer.metrics.fidelity import Bytes, psnr, ssim
+from restorer.metrics.niqe import niqe, open_pristine
 from restorer.pipeline.codecs.intake import naming
 from restorer.pipeline.files import READABLE
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.resample import resize
 
-METRICS = {"psnr": psnr, "ssim": ssim}
-"""Name -> (made, truth, border, luma) -> number; larger is better."""
+Judge = Callable[[Bytes, Bytes, int, bool], float]
+"""(made, truth, border, luma) -> number."""
+
+
+class Metric(NamedTuple):
+    """A number about what was made."""
+
+    open: Callable[["EvaluateConfig"], Judge]
+    better: Literal["higher", "lower"]
+
+
+def _fidelity(score: Callable[..., float]) -> Judge:
+    return lambda made, truth, border, luma: score(made, truth, border=border, luma=luma)
+
+
+def _blind(config: "EvaluateConfig") -> Judge:
+    pristine = open_pristine(config.niqe)
+    return lambda made, truth, border, luma: niqe(made, pristine, border=border)
+
+
+def _distance(open_distance: Callable[[], FeatureDistance]) -> Judge:
+    distance = open_distance()
+    return lambda made, truth, border, luma: distance(made, truth, border=border)
+
+
+def _lpips(network: str) -> Metric:
+    def opened(config: "EvaluateConfig") -> Judge:
+        return _distance(partial(open_lpips, network, trust_first_use=config.trust_first_use))
+
+    return Metric(opened, "lower")
+
+
+METRICS = {
+    "psnr": Metric(lambda config: _fidelity(psnr), "higher"),
+    "ssim": Metric(lambda config: _fidelity(ssim), "higher"),
+    "niqe": Metric(_blind, "lower"),
+    "lite0": Metric(lambda config: _distance(open_lite0), "lower"),
+    "lpips_alex": _lpips("alexnet"),
+    "lpips_vgg": _lpips("vgg16"),
+    "lpips_squeeze": _lpips("squeezenet1_1"),
+}
+"""By name. niqe sees what was made alone; lite0 is a distance of features of EfficientNet-Lite0, and not LPIPS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +72,10 @@ class EvaluateConfig:
     """Compare Y alone; else RGB."""
     border: int | None = None
     """Pixels left out at every edge; None leaves out as many as the scale."""
+    niqe: Path | None = None
+    """The statistics of good photos that NIQE compares with; None looks for basicsr's."""
+    trust_first_use: bool = False
+    """Accept weights of LPIPS's networks, whose full hash was not published."""
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -58,6 +106,7 @@ def evaluate(
     if not files:
         raise DataError(f"no pictures in '{folder}'")
     border = scale if config.border is None else config.border
+    judges = {name: METRICS[name].open(config) for name in config.metrics}
     for path in files:
         truth = _eight_bits(path)
         truth = truth[: len(truth) // scale * scale, : truth.shape[1] // scale * scale]
@@ -73,7 +122,7 @@ def evaluate(
         plain = _rounded(resize(small, (truth.shape[0], truth.shape[1])))
         with naming(path.name):
             scores = [
-                {name: METRICS[name](each, truth, border=border, luma=config.luma) for name in config.metrics}
+                {name: judge(each, truth, border, config.luma) for name, judge in judges.items()}
                 for each in (_rounded(made), plain)
             ]
         yield Score(name=path.stem, model=scores[0], bicubic=scores[1])

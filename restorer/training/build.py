@@ -12,7 +12,7 @@ from restorer.networks.discriminators import UNetDiscriminatorConfig, build_disc
 from restorer.networks.spec import Facts, StateDict, Traits, get_spec
 from restorer.training.adversary import Adversary
 from restorer.training.checkpoint import Parts, load_run
-from restorer.training.features import losses_of, open_features
+from restorer.training.feature_losses import losses_of, open_features
 from restorer.training.objective import Objective, Player, derived_seed
 from restorer.training.pairing import margin_of
 from restorer.training.recipe import Recipe

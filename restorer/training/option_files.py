@@ -133,6 +133,8 @@ def recipe_of(options: Mapping[str, Any]) -> tuple[str, Settings, list[str]]:
         clash = [name for name, new in answer.items() if name not in _UNSAID and settings.get(name, new) != new]
         lines += [f"{key}: {name} is one number here, {settings[name]} was taken" for name in clash]
         settings |= {name: new for name, new in answer.items() if name not in clash}
+    if settings.get("adversary.loss") == "least_squares":
+        settings["weights.adversarial"] = 2 * float(str(settings["weights.adversarial"]))  # theirs is not halved
     if settings.get("degradation") == NONE and settings.pop("degradation.sharpen", False):
         lines.append("gt_usm, l1_gt_usm, percep_gt_usm: the truth of pairs that were read is not sharpened")
     changed(RECIPES[BASES[model]](), settings)
