@@ -44,11 +44,8 @@ def _distance(open_distance: Callable[[], FeatureDistance]) -> Judge:
     return lambda made, truth, border, luma: distance(made, truth, border=border)
 
 
-def _lpips(network: str) -> Metric:
-    def opened(config: "EvaluateConfig") -> Judge:
-        return _distance(partial(open_lpips, network, trust_first_use=config.trust_first_use))
-
-    return Metric(opened, "lower")
+def _lpips(network: str, config: "EvaluateConfig") -> Judge:
+    return _distance(partial(open_lpips, network, trust_first_use=config.trust_first_use))
 
 
 METRICS = {
@@ -56,9 +53,9 @@ METRICS = {
     "ssim": Metric(lambda config: _fidelity(ssim), "higher"),
     "niqe": Metric(_blind, "lower"),
     "lite0": Metric(lambda config: _distance(open_lite0), "lower"),
-    "lpips_alex": _lpips("alexnet"),
-    "lpips_vgg": _lpips("vgg16"),
-    "lpips_squeeze": _lpips("squeezenet1_1"),
+    "lpips_alex": Metric(lambda config: _lpips("alexnet", config), "lower"),
+    "lpips_vgg": Metric(lambda config: _lpips("vgg16", config), "lower"),
+    "lpips_squeeze": Metric(lambda config: _lpips("squeezenet1_1", config), "lower"),
 }
 """By name. niqe sees what was made alone; lite0 is a distance of features of EfficientNet-Lite0, and not LPIPS."""
 
