@@ -15,7 +15,7 @@ SHADES = {"eager": "#1b6ca8", "compiled": "#6aa6cf", "onnx": "#b4552d", "openvin
 def main() -> None:
     """Draw whatever has results."""
     mpl.use("agg")
-    for name, draw in (("peers", peers), ("engines", engines)):
+    for name, draw in (("peers", peers), ("engines", engines), ("training_step", training_step)):
         path = RESULTS / f"{name}.json"
         if path.is_file():
             figure = draw(json.loads(path.read_text(encoding="utf-8")))
@@ -62,6 +62,19 @@ def engines(result: dict[str, Any]) -> plt.Figure:
     panel.invert_yaxis()
     panel.set_xlabel("time over eager's, network alone", fontsize=8)
     panel.legend(frameon=False, fontsize=8, ncols=len(SHADES), loc="lower right", bbox_to_anchor=(1, 1))
+    _bare(panel)
+    return figure
+
+
+def training_step(result: dict[str, Any]) -> plt.Figure:
+    """Pixel losses of the small game, ours over BasicSR's: where only one line is seen, they are equal."""
+    figure, panel = plt.subplots(figsize=(7, 2.6))
+    for precision, curve in result["curves"].items():
+        panel.plot(curve["theirs"], color="#b4552d", linewidth=3, alpha=0.5, label="BasicSR, fp32")
+        panel.plot(curve["ours"], color=OURS, linewidth=1, label=f"restorer, {precision}")
+    panel.set_xlabel("step", fontsize=8)
+    panel.set_ylabel("pixel loss, weighted", fontsize=8)
+    panel.legend(frameon=False, fontsize=8)
     _bare(panel)
     return figure
 
