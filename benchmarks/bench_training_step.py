@@ -1,7 +1,7 @@
 """How fast is a step of adversarial training beside BasicSR's, and does it learn the same?
 
-The same networks, first weights, batches and losses in one process, one step after another in turn; and a longer game of
-small networks, whose pixel losses are drawn over each other.
+The same networks, first weights, batches and losses in one process, one step after another in turn; and a longer game
+of small networks, whose pixel losses are drawn over each other.
 """
 
 import argparse
@@ -70,8 +70,8 @@ def report(result: Result) -> list[str]:
         apart = [abs(a - b) / b for a, b in zip(curve["ours"], curve["theirs"], strict=True)]
         mean = {name: sum(values[-50:]) / len(values[-50:]) for name, values in curve.items()}
         lines.append(
-            f"- A small game of {len(apart) - 1} steps from the same weights, ours in {precision}: pixel losses differ by "
-            f"{100 * sum(apart) / len(apart):.2f} % on average; over the last 50 steps {mean['ours']:.6f} and "
+            f"- A small game of {len(apart) - 1} steps from the same weights, ours in {precision}: pixel losses differ "
+            f"by {100 * sum(apart) / len(apart):.2f} % on average; over the last 50 steps {mean['ours']:.6f} and "
             f"{mean['theirs']:.6f}."
         )
     return lines

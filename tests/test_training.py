@@ -245,6 +245,32 @@ def test_wrong_words_are_told_in_one_line(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on_as_if_never_stopped(data, tmp_path):
+    whole = play(data, tmp_path / "whole", steps=5, save_every=5)
+    asked = iter([False, False, True])
+    chosen = recipe(data, steps=5, save_every=5)
+    path = train(chosen, tmp_path / "run", fabric=open_fabric(chosen, device="cpu"), say=str, stop=lambda: next(asked))
+    assert path.name == "step-0000003.safetensors"
+    assert same(play(data, tmp_path / "run", resume=True, steps=5, save_every=5), whole)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path):
+    small = [f"--set={change}" for change in ("data.crop=16", "train.batch=2", "train.log_every=1")]
+    words = ["train", "srresnet_x4_tiny", "--data", str(data), "--out", "run", "--device", "cpu", *small]
+    command = [sys.executable, "-m", "restorer", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert "step 1/" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    lines = errors.splitlines()
+    assert any("once more to stop at once" in line for line in lines)
+    stopped = latest(tmp_path / "run")
+    assert f"{stopped.relative_to(tmp_path)} is whole; to go on: restorer train --resume run" in lines[-1]
+    assert int(stopped.stem.removeprefix("step-")) > 0
+
+
 @pytest.mark.slow
 def test_a_run_killed_ten_times_equals_one_never_stopped(data, tmp_path):
     steps = 60

@@ -61,9 +61,10 @@ class Run:
 
 
 def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = False, trust_first_use: bool = False,
-          say: Say = log.info) -> Path:  # fmt: skip
+          say: Say = log.info, stop: Callable[[], bool] = lambda: False) -> Path:  # fmt: skip
     """Play every step of a recipe; returns the last checkpoint. A run resumed is a run that was never stopped.
 
+    `stop` is asked after each step: where it says so, the run is saved and ends.
     DataError, WeightsError: what it was given cannot be trained on or from. NumericalError: the game went wrong, and
     the checkpoints before are whole. WriteError: the folder is full or locked; the same holds.
     """
@@ -91,7 +92,7 @@ def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = Fals
             skipped = skipped + 1 if any(name.endswith("/skipped") for name in terms) else 0
             window.add(terms)
             step += 1
-            last = step == train.steps
+            last = step == train.steps or _agreed(run, stop())
             if skipped >= GIVE_UP or _due(step, train.log_every) or last:
                 _log(run, step, window.take(), _look(run, turns, clock), watch, started=started)
             if skipped >= GIVE_UP:
@@ -102,6 +103,8 @@ def train(recipe: Recipe, folder: Path, *, fabric: "Fabric", resume: bool = Fals
                 _show(run, step, shown)
             if _due(step, train.save_every) or last:
                 path = _saved(run, step)
+            if last:
+                break
     if run.board is not None:
         run.board.close()
     return path
@@ -251,6 +254,14 @@ def _follow(run: Run, updates: int) -> None:
     averaging = run.recipe.averaging
     decay = decay_at(averaging, updates, run.recipe.train.batch)
     update_average(run.parts.average, run.parts.objective.g, decay, buffers=averaging.buffers)
+
+
+def _agreed(run: Run, wish: bool) -> bool:
+    """Whether any process wishes it: all of them end at the same step."""
+    if run.fabric.world_size == 1:
+        return wish
+    wishes = run.fabric.all_reduce(torch.tensor(float(wish), device=run.fabric.device), reduce_op="sum")
+    return bool(wishes)
 
 
 def _due(step: int, every: int) -> bool:

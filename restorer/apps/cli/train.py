@@ -1,7 +1,11 @@
 """restorer train: a recipe and pictures -> a run folder."""
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,10 +48,39 @@ def train(
 
     fabric = open_fabric(chosen, device=device, devices=processes)
     fabric.launch()
-    path = play(chosen, folder, fabric=fabric, resume=resume is not None, trust_first_use=trust_first_use, say=tell)
+    with _asked_to_stop() as asked:
+        path = play(
+            chosen, folder, fabric=fabric, resume=resume is not None, trust_first_use=trust_first_use, say=tell,
+            stop=lambda: bool(asked),
+        )  # fmt: skip
+    if asked:
+        tell(f"stopped, and {path} is whole; to go on: restorer train --resume {folder}")
+        return 128 + asked[0]
     if fabric.global_rank == 0:
         show(f"{path}: {chosen.name}, {chosen.train.steps} steps; restorer upscale --model {path} takes it")
     return 0
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collect signals that end a command: the first is answered when the step is over and saved, the next at once."""
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def gently(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        tell("stopping when this step is over; once more to stop at once")
+
+    for number, handler in before.items():
+        if callable(handler):  # one that is ignored stays so
+            signal.signal(number, gently)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _chosen(recipe: str | None, resume: Path | None, settings: list[str]) -> "Recipe":
