@@ -18,7 +18,7 @@ import pytest
 
 from restorer.errors import DownloadError, RestorerError
 from restorer.weights.fetch import fetch
-from restorer.weights.records import Record
+from restorer.weights.record import Record
 
 CONTENT = random.Random(0).randbytes(300_000)
 """What most tests download."""

@@ -22,7 +22,8 @@ from restorer.networks.compact import Compact, CompactConfig
 from restorer.pipeline.picture import Picture, read_picture, write_picture
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.weights.read import write_safetensors
-from restorer.weights.records import CHECKPOINTS, Record
+from restorer.weights.record import Record
+from restorer.weights.records import CHECKPOINTS
 
 FP32 = UpscaleSettings(precision="fp32", device="cpu")
 

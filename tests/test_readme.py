@@ -17,7 +17,8 @@ import restorer
 from restorer.apps.cli import app
 from restorer.training.recipes import get_recipe
 from restorer.weights.read import write_safetensors
-from restorer.weights.records import CHECKPOINTS, Record
+from restorer.weights.record import Record
+from restorer.weights.records import CHECKPOINTS
 
 README = (HOME / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)

@@ -263,7 +263,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from restorer.weights.fetch import fetch
-from restorer.weights.records import Record
+from restorer.weights.record import Record
 record = Record(name="toy-x4", network="esrgan", scale=4, file="toy.pth", url=sys.argv[1], sha256=sys.argv[2],
     size=300_000, licence="CC0-1.0", source="here", summary="random bytes")
 print("begun", flush=True)

@@ -21,7 +21,8 @@ from restorer.weights import fetch as fetch_module
 from restorer.weights import find
 from restorer.weights.fetch import cache_folder
 from restorer.weights.find import find_weights, is_here, locate_provider, weights_digest
-from restorer.weights.records import CHECKPOINTS, Provider, Record, get_record
+from restorer.weights.record import Provider, Record
+from restorer.weights.records import CHECKPOINTS, get_record
 
 OTHER = random.Random(1).randbytes(1000)
 SHARED = Path(__file__).resolve().parents[2] / "shared"

