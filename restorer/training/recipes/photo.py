@@ -32,7 +32,7 @@ def srgan_x4_photo() -> Recipe:
     return replace(
         srresnet_x4_photo(),
         name="srgan_x4_photo",
-        weights=RestorationWeights(pixel=1.0, perceptual=0.05, adversarial=5e-3),
+        weights=RestorationWeights(pixel=1.0, perceptual=0.05, adversarial=1e-2),
         features=LITE0,
         discriminator=UNetDiscriminatorConfig(features=16),
         schedule=Schedule(kind="steps", milestones=(steps * 3 // 4,)),
