@@ -173,7 +173,13 @@ def test_every_option_in_the_text_exists():
 def row(record: Record) -> str:
     """A record's line in the table of models."""
     ways = ["package"] if record.provider else []
-    ways += ["hand"] if record.url is None else ["fetch" if record.sha256 else "fetch, trust"]
+    ways += (
+        ["here"]
+        if record.is_own
+        else ["hand"]
+        if record.url is None
+        else ["fetch" if record.sha256 else "fetch, trust"]
+    )
     cells = [f"[{record.name}]({record.source})", record.network, f"x{record.scale}", ", ".join(ways)]
     return f"| {' | '.join([*cells, record.licence, record.summary])} |"
 

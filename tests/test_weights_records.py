@@ -4,9 +4,14 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
+from house import HOME
 from loopback import record_of
 
+from restorer.api import open_model
+from restorer.errors import WeightsError
 from restorer.networks import NETWORKS
+from restorer.weights.fetch import sha256_of
+from restorer.weights.find import find_weights
 from restorer.weights.record import Record
 from restorer.weights.records import CHECKPOINTS, get_record
 
@@ -20,7 +25,7 @@ def test_every_record_is_in_order(record: Record) -> None:
     assert re.fullmatch("[0-9a-f]{8}|", record.sha256_prefix)
     assert record.url is None or urlsplit(record.url).scheme == "https"
     assert record.url is None or urlsplit(record.url).path.endswith("/" + record.file)
-    assert urlsplit(record.source).scheme == "https"
+    assert urlsplit(record.source).scheme == "https" or (record.is_own and (HOME / record.source).is_file())
     assert record.licence
     assert record.summary
     assert not record.summary.endswith(".")
@@ -60,3 +65,27 @@ def test_names_of_the_field_are_understood(alias: str, name: str) -> None:
 def test_a_wrong_record_is_refused_early(field: str, value: str) -> None:
     with pytest.raises(ValueError, match=field):
         record_of(None, **{field: value})
+
+
+@pytest.mark.parametrize("record", [record for record in CHECKPOINTS.values() if record.is_own], ids=lambda r: r.name)
+def test_our_own_models_are_here_whole_small_and_work_without_a_download(record: Record, monkeypatch, tmp_path) -> None:
+    """Their files, their cards and the table of the folder name the same bytes."""
+    monkeypatch.setenv("RESTORER_OFFLINE", "1")
+    monkeypatch.setenv("RESTORER_CACHE", str(tmp_path))
+    monkeypatch.delenv("RESTORER_WEIGHTS", raising=False)
+    found = find_weights(record.name)
+    assert (found.where, found.path.stat().st_size, sha256_of(found.path)) == ("package", record.size, record.sha256)
+    assert record.size <= 4_000_000
+    assert f"`{record.sha256}`" in (HOME / "weights" / "README.md").read_text(encoding="utf-8")
+    model = open_model(record.name)
+    assert (model.spec.name, model.traits.scale) == (record.network, record.scale)
+    card = (HOME / record.source).read_text(encoding="utf-8")
+    assert f"{sum(p.numel() for p in model.network.parameters()):,} parameters" in card
+
+
+def test_a_damaged_file_of_our_own_is_not_used(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("restorer.weights.find._package_folders", lambda: (tmp_path,))
+    monkeypatch.setenv("RESTORER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "srresnet-photo-x4.safetensors").write_bytes(b"torn")
+    with pytest.raises(WeightsError, match="install restorer again"):
+        find_weights("srresnet-photo-x4")

@@ -5,4 +5,13 @@ from functools import partial
 from restorer.weights.record import Record
 
 _photo = partial(Record, network="srgan", scale=4, licence="Apache-2.0", is_own=True)
-OWN: tuple[Record, ...] = ()
+OWN: tuple[Record, ...] = (
+    _photo(
+        name="srresnet-photo-x4",
+        file="srresnet-photo-x4.safetensors",
+        sha256="dbf18ea1ac8f09bd40d3f9a8af6d3ffb327b9ceb1fe0fa393ec656a0696b7dea",
+        size=939_484,
+        source="weights/srresnet-photo-x4.md",
+        summary="clean photos, small and quick; trained without a discriminator: smooth, invents nothing",
+    ),
+)

@@ -28,13 +28,13 @@ def srresnet_x4_photo() -> Recipe:
 
 def srgan_x4_photo() -> Recipe:
     """Its continuation (set `start`) against a U-Net that judges every pixel, through EfficientNet-Lite0."""
-    steps = 2000
+    steps = 1500
     return replace(
         srresnet_x4_photo(),
         name="srgan_x4_photo",
         weights=RestorationWeights(pixel=1.0, perceptual=0.05, adversarial=1e-2),
         features=LITE0,
         discriminator=UNetDiscriminatorConfig(features=16),
-        schedule=Schedule(kind="steps", milestones=(steps * 3 // 4,)),
+        schedule=Schedule(kind="steps", milestones=(1000,)),
         train=replace(srresnet_x4_photo().train, steps=steps, g_rate=1e-4, d_rate=1e-4, picture_every=500),
     )
