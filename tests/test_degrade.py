@@ -272,7 +272,7 @@ def test_a_batch_gets_partners_a_sharp_truth_and_loses_its_margin():
     made = paired_up(batch, DegradationConfig(margin=16), scale=4)
     assert torch.equal(made["high"], high[..., 16:-16, 16:-16])
     torch.testing.assert_close(made["sharp"], sharpened(high)[..., 16:-16, 16:-16])
-    whole = degrade_batch(high, [1], 4, DegradationConfig())
+    whole = degrade_batch(sharpened(high), [1], 4, DegradationConfig())
     assert torch.equal(made["low"], whole[..., 4:-4, 4:-4])
     assert "sharp" not in paired_up(batch, DegradationConfig(sharpen=False), scale=4)
     low = torch.zeros(1, 3, 24, 24)

@@ -52,8 +52,8 @@ second_blur_prob: 0.5
 queue_size: 180
 datasets:
   train: {type: RealESRGANDataset, dataroot_gt: high, meta_info: list.txt, gt_size: 256, batch_size_per_gpu: 12,
-          kernel_list: [iso, aniso], kernel_prob2: [0.45, 0.25, 0.12, 0.03, 0.12, 0.05], blur_sigma2: [0.2, 1],
-          final_sinc_prob: 0.7}
+          kernel_list: [iso, aniso], kernel_prob: [3, 1], kernel_prob2: [0.45, 0.25, 0.12, 0.03, 0.12, 0.05],
+          blur_sigma2: [0.2, 1], final_sinc_prob: 0.7}
 network_g: {type: SRVGGNetCompact, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_conv: 32, upscale: 2, act_type: prelu}
 network_d: {type: UNetDiscriminatorSN, num_in_ch: 3, num_feat: 64, skip_connection: false}
 train:
@@ -85,11 +85,14 @@ def test_an_esrgan_run_means_the_same_here(tmp_path):
     assert (weights.pixel, weights.perceptual, weights.style, weights.adversarial) == (0.01, 1.0, 0.0, 0.01)
     assert recipe.features.layers == (("conv5_4", 1.0), ("conv1_2", 0.1))
     assert (recipe.adversary.loss, recipe.adversary.relativistic) == ("least_squares", True)
-    assert recipe.adversary.smoothing == pytest.approx(0.1)
+    assert recipe.adversary.smoothing == 0
     assert sorted(line.split(": ")[0] for line in lines) == [
         "datasets.val.name, datasets.val.dataroot_gt, val.val_freq",
         "dist_params.backend, dist_params.port",
+        "path.param_key_g",
+        "train.gan_opt.real_label_val",
         "train.magic",
+        "train.net_d_init_iters",
         "train.net_d_iters",
         "train.optim_d.betas",
         "train.optim_d.weight_decay",
@@ -102,12 +105,12 @@ def test_a_real_esrgan_run_means_the_same_here(tmp_path):
     assert (recipe.network, recipe.config.convs, recipe.config.scale) == ("compact", 32, 2)
     assert (recipe.discriminator.kind, recipe.discriminator.skip) == ("unet", False)
     assert (first.directions, second.jpeg, second.blur.chance) == ((0.1, 0.8, 0.1), (20, 80), 0.5)
+    assert first.blur.kinds == (0.75, 0.25, 0, 0, 0, 0)
     assert second.blur.kinds == pytest.approx((0.45, 0.25, 0.12, 0.03, 0.12, 0.03), abs=0.02)
     assert (second.blur.sigma, recipe.degradation.final_sinc) == ((0.2, 1.0), 0.7)
     assert (recipe.weights.perceptual, recipe.weights.pixel_kind) == (0.0, "l2")
     assert (recipe.averaging.decay, recipe.schedule.kind) == (0.0, "constant")
     assert sorted(line.split(": ")[0] for line in lines) == [
-        "datasets.train.kernel_list",
         "datasets.train.meta_info",
         "num_gpu",
         "percep_gt_usm",
@@ -115,14 +118,64 @@ def test_a_real_esrgan_run_means_the_same_here(tmp_path):
 
 
 def test_pairs_that_are_read_are_not_degraded(tmp_path):
-    text = REAL.replace("queue_size: 180", "high_order_degradation: false").replace("percep_gt_usm: false", "")
-    for line in ("resize_prob: [0.1, 0.8, 0.1]", "jpeg_range2: [20, 80]", "second_blur_prob: 0.5"):
-        text = text.replace(line, "")
-    start, stop = text.index("kernel_list"), text.index("network_g")
-    text = f"{text[:start]}dataroot_lq: low}}\n{text[stop:]}"
-    recipe, lines = read(text, tmp_path)
+    text = REAL.replace("queue_size: 180", "high_order_degradation: false")
+    recipe, lines = read(text.replace("dataroot_gt: high", "dataroot_gt: high, dataroot_lq: low"), tmp_path)
     assert (recipe.degradation, recipe.data.low) == (None, "low")
-    assert any("not sharpened" in line for line in lines)
+    assert "degradation.sharpen: nothing is degraded in this run" in lines
+
+
+def test_what_is_not_said_has_basicsr_s_defaults(tmp_path):
+    text = (
+        ESRGAN.replace(", loss_weight: !!float 1e-2", "")
+        .replace(", gamma: 0.1", "")
+        .replace("perceptual_weight: 1.0, ", "")
+    )
+    text = text.replace(", betas: [0.9, 0.99]}", "}").replace(", betas: [0.5, 0.99]}", "}")
+    recipe, _ = read(text, tmp_path)
+    assert (recipe.weights.pixel, recipe.weights.perceptual) == (1.0, 1.0)
+    assert (recipe.schedule.factor, recipe.train.betas) == (0.1, (0.9, 0.999))
+
+
+def test_a_larger_discriminator_has_one_more_pair(tmp_path):
+    text = ESRGAN.replace("num_feat: 16}", "num_feat: 16, input_size: 256}").replace("gt_size: 128", "gt_size: 256")
+    recipe, _ = read(text, tmp_path)
+    assert (recipe.discriminator.side, recipe.discriminator.halvings) == (256, 6)
+
+
+def test_models_without_a_discriminator_leave_it_out(tmp_path):
+    recipe, lines = read(ESRGAN.replace("ESRGANModel", "SRModel"), tmp_path)
+    assert (recipe.discriminator, recipe.weights.adversarial, recipe.name) == (None, 0.0, "esrgan_psnr_x4")
+    assert any(line.endswith("SRModel has no discriminator") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("total_iter: 4e3", "total_iter: [1]"),
+        ("total_iter: 4e3", "total_iter: .inf"),
+        ("manual_seed: 7", "manual_seed: abc"),
+        ("{conv5_4: 1, conv1_2: 0.1}", "[1]"),
+        ("milestones: [50, 100]", "milestones: 5"),
+        ("pixel_opt: {type: L1Loss, loss_weight: !!float 1e-2, reduction: mean}", "pixel_opt: 5"),
+        ("network_d: {type: VGGStyleDiscriminator, num_in_ch: 3, num_feat: 16}", ""),
+        ("network_d: {type: VGGStyleDiscriminator, num_in_ch: 3, num_feat: 16}", "network_d: 5"),
+        ("{type: RRDBNet, num_in_ch: 3, num_out_ch: 3, num_feat: 32, num_block: 5}", "RRDBNet"),
+        ("lr: !!float 2e-4", "lr: !!float x"),
+        ("scale: 4", "scale: []"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_one_line(tmp_path, old, new):
+    assert old in ESRGAN
+    with pytest.raises((UsageError, UnknownNameError)) as told:
+        read(ESRGAN.replace(old, new), tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_odd_texts_survive(tmp_path):
+    text = ESRGAN.replace("dataroot_gt: high", 'dataroot_gt: "2020"').replace("psnr.pth", '"\U0001f600.pth"')
+    recipe, lines = read(text.replace("magic: 3", "magic: |\n    two\n    lines"), tmp_path)
+    assert (recipe.data.high, recipe.start) == ("2020", "\U0001f600.pth")
+    assert any(line.startswith("train.magic") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +200,7 @@ def test_the_command_lists_what_it_does_not_follow(tmp_path, monkeypatch, capsys
     assert main(["models", "convert", "options.yml", "recipe.toml"]) == 0
     told = capsys.readouterr()
     assert told.out.startswith("recipe.toml: realesrgan_x4 with ")
-    assert len(told.err.splitlines()) == 4
+    assert len(told.err.splitlines()) == 3
     assert get_recipe("recipe.toml").config.scale == 2
     assert main(["models", "convert", "options.yml", "recipe.toml"]) == 2
     assert main(["models", "convert", "options.yml", "recipe.json"]) == 2

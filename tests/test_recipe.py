@@ -149,12 +149,15 @@ def test_a_group_of_several_kinds_is_chosen_by_kind():
     assert (unet.discriminator.kind, unet.discriminator.features, unet.degradation.margin) == ("unet", 16, 72)
     none = changed(base, {"discriminator": "none", "weights.adversarial": "0"})
     assert none.discriminator is None
+    assert changed(base, {"discriminator.kind": "none", "weights.adversarial": "0"}) == none
     for recipe in (unet, none):
         assert changed(base, flattened(as_data(recipe))) == recipe
     for settings, message in (
         ({"discriminator.kind": "patch"}, "no kind of discriminator named 'patch'; known: none, unet, vgg"),
         ({"degradation.margin": "4"}, "choose degradation.kind too: real, face"),
         ({"degradation.kind": "real", "degradation": "none"}, "cannot both be set"),
+        ({"discriminator.kind.x": "1"}, "no kind of discriminator"),
+        ({"train.g_rate": "9" * 400}, "train.g_rate takes float"),
     ):
         with pytest.raises((UsageError, UnknownNameError), match=message):
             changed(base, settings)

@@ -12,6 +12,7 @@ from restorer.networks.discriminators import UNetDiscriminatorConfig, build_disc
 from restorer.networks.spec import Facts, StateDict, Traits, get_spec
 from restorer.training.adversary import Adversary
 from restorer.training.checkpoint import Parts, load_run
+from restorer.training.degrade_faces import FaceDegradationConfig
 from restorer.training.feature_losses import losses_of, open_features
 from restorer.training.objective import Objective, Player, derived_seed
 from restorer.training.pairing import margin_of
@@ -56,6 +57,8 @@ def checked_traits(recipe: Recipe) -> Traits:
             "pictures have 1 or 3 channels, the same for all players; generator's input, its output and discriminator "
             f"have {', '.join(map(str, channels))} here: set config.* and discriminator.channels to fit"
         )
+    if isinstance(recipe.degradation, FaceDegradationConfig) and (traits.scale, set(channels)) != (1, {3}):
+        raise UsageError("degradation.kind=face keeps the size of its pictures: for networks of scale 1, in colour")
     if margin_of(recipe.degradation) % traits.scale:
         raise UsageError(
             f"degradation.margin must be a multiple of the scale, {traits.scale}; got {margin_of(recipe.degradation)}"

@@ -43,7 +43,7 @@ class DataConfig:
     flip: bool = True
     """Mirror every second crop by chance."""
     turn: bool = True
-    """Transpose every second crop by chance; with flips both ways, all eight positions of a square."""
+    """Turn upside down and transpose, each by chance; with `flip`, all eight positions of a square."""
     cache: float = 0.25
     """Share of the machine's memory that decoded pictures may fill."""
     threads: int = 2
@@ -119,7 +119,7 @@ class Source:
         """(mirror across, mirror down, transpose)."""
         across, down, transpose = (bool(bit) for bit in rng.integers(0, 2, 3))
         config = self.config
-        return config.flip and across, config.flip and config.turn and down, config.turn and transpose
+        return config.flip and across, config.turn and down, config.turn and transpose
 
     def _read(self, number: int, *, small: bool) -> Crop:
         pixels = self._cache.get((small, number))

@@ -75,7 +75,7 @@ class DegradationConfig:
     margin: int = 72
     """Pixels of the truth around each crop that are degraded with it and cut off then, so that no border is seen."""
     sharpen: bool = True
-    """Hold pixels and features against a sharpened truth."""
+    """Sharpen the truth: that is degraded, and pixels and features are held against it."""
     linear_light: bool = False
     """Blur and resize light, as lenses and sensors do, not the code values of files."""
     encoder: Encoder = "model"

@@ -23,10 +23,10 @@ def margin_of(degradation: Degradation | None) -> int:
 
 
 def without_margin(degradation: Degradation) -> Degradation:
-    """The same for whole pictures, which have nothing around them; and without a sharpened truth."""
+    """The same for whole pictures, which have nothing around them."""
     if isinstance(degradation, FaceDegradationConfig):
         return degradation
-    return replace(degradation, margin=0, sharpen=False)
+    return replace(degradation, margin=0)
 
 
 def paired_up(batch: Batch, degradation: Degradation | None, *, scale: int) -> Batch:
@@ -38,9 +38,13 @@ def paired_up(batch: Batch, degradation: Degradation | None, *, scale: int) -> B
     if "low" in batch:
         return batch
     with torch.no_grad(), torch.autocast(high.device.type, enabled=False):
-        made = {"high": high, "low": _partners(high, batch, degradation, scale)}
-        if isinstance(degradation, DegradationConfig) and degradation.sharpen:
-            made["sharp"] = sharpened(high)
+        sharpens = isinstance(degradation, DegradationConfig) and degradation.sharpen
+        truth = sharpened(high) if sharpens else high  # what is degraded, as in Real-ESRGAN
+        made = {
+            "high": high,
+            "low": _partners(truth, batch, degradation, scale),
+            **({"sharp": truth} if sharpens else {}),
+        }
     margin = margin_of(degradation)
     return {name: _cut(x, margin // scale if name == "low" else margin) for name, x in made.items()}
 

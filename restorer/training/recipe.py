@@ -181,7 +181,7 @@ def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
             raise UsageError(f"no setting in {kind} named '{name}'; {cure}")
         old, is_group = getattr(group, name), isinstance(value, dict)
         if name in CHOICES:
-            if value in (None, NONE):
+            if value in (None, NONE) or (isinstance(value, dict) and value.get("kind") == NONE):
                 new[name] = None
                 continue
             old = _of_kind(old, value, name)
@@ -208,7 +208,7 @@ def _of_kind(old: Any, tree: Any, name: str) -> Any:
     kind = tree.get("kind") if isinstance(tree, dict) else tree
     if kind is None or (old is not None and kind == old.kind):
         return old
-    if kind not in CHOICES[name]:
+    if not isinstance(kind, str) or kind not in CHOICES[name]:
         raise unknown_name(f"kind of {name}", str(kind), [*CHOICES[name], NONE])
     return CHOICES[name][kind]()
 
@@ -246,9 +246,12 @@ def _fit(value: object, kind: Any) -> Any:
 
 
 def _fit_float(value: object) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return _NO
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return _NO
+    try:
+        return float(value) if math.isfinite(value) else _NO
+    except OverflowError:
+        return _NO
 
 
 def _fit_tuple(value: object, inner: tuple[Any, ...]) -> Any:

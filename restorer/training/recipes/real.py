@@ -23,7 +23,7 @@ def realesrnet_x4() -> Recipe:
         name="realesrnet_x4",
         network="esrgan",
         config=ESRGANConfig(),
-        data=DataConfig(crop=256),
+        data=DataConfig(crop=256, turn=False),
         degradation=DegradationConfig(),
         train=TrainConfig(steps=1_000_000, batch=48, g_rate=2e-4),
     )
