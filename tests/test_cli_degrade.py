@@ -27,7 +27,9 @@ def run(capsys, *words):
 def test_a_picture_becomes_a_small_bad_one_and_the_same_one_again(capsys, folder):
     assert run(capsys, "a.png", "-o", "one") == (0, ["one/a.png"], [])
     assert run(capsys, "a.png", "-o", "two")[0] == run(capsys, "a.png", "-o", "three", "--seed", "1")[0] == 0
+    assert run(capsys, "a.png", "-o", "named.png")[0] == 0
     one, two, three = (pixels(folder / name / "a.png") for name in ("one", "two", "three"))
+    assert np.array_equal(one, pixels(folder / "named.png"))
     assert one.shape == (12, 17, 3)
     assert np.array_equal(one, two)
     assert not np.array_equal(one, three)
@@ -43,7 +45,8 @@ def test_a_sheet_shows_twelve_cells_and_tells_what_was_drawn(capsys, folder):
 
 def test_numbers_are_set_by_name(capsys):
     quiet = ["--set", "degradation.first.jpeg=[100, 100]", "--set", "degradation.second.jpeg=[100, 100]"]
-    _, out, _ = run(capsys, "a.png", "-o", "sheet.png", "--preview", *quiet)
+    status, out, _ = run(capsys, "a.png", "-o", "sheet.png", "--preview", *quiet)
+    assert (status, len(out)) == (0, 12)
     assert all(line.count("jpeg 100") == 2 for line in out[1:])
 
 
@@ -61,6 +64,9 @@ def test_what_cannot_be_done_is_told_and_the_rest_is_done(capsys, folder):
         (["a.png", "-o", "a.png"], "is the input itself"),
         (["a.png", "-o", "there"], "there/a.png: exists; give --overwrite"),
         (["-", "-o", "x.png"], "reads and writes files"),
+        (["a.png", "-o", "x.jpg"], "are written as PNG"),
+        (["a.png", "-o", "x", "--set", "degradation.kind=face"], "for networks of scale 1"),
+        (["a.png", "-o", "x", "--set", "degradation.first.directions=[0.333333, 0.333333, 0.333333]"], "add up to 1"),
     ],
 )
 def test_mistakes_are_one_line(capsys, folder, words, message):

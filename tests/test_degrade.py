@@ -32,9 +32,6 @@ from restorer.training.jpeg import model_jpeg, quantisation, real_jpeg, soft_rou
 from restorer.training.pairing import paired_up
 
 PICTURES = Path(__file__).parent / "pictures"
-HARMLESS = RoundConfig(
-    blur=BlurConfig(chance=0), directions=(0, 0, 1), noise=(0, 0), gaussian=1.0, resize=(1, 1), jpeg=(100, 100)
-)
 
 
 def photo(name="chelsea.png"):
@@ -221,19 +218,17 @@ def test_sharpening_is_opencvs_unsharp_mask():
     assert np.abs(expected - pixels).max() > 0.05
 
 
-def test_without_harm_a_picture_is_only_shrunk():
-    config = DegradationConfig(first=HARMLESS, second=HARMLESS, final_sinc=0, encoder="real")
-    x = photo()[..., :296, :448]
-    for seed in range(4):
-        plain = torch.nn.functional.interpolate(
-            x, (74, 112), mode=draw(config, rng(seed)).second.filter, **aligned(draw(config, rng(seed)).second.filter)
-        )
-        made = degrade(x, (74, 112), draw(config, rng(seed)), config)
-        assert (made - plain.clamp(0, 1)).abs().mean() < 2.5 / 255
-
-
-def aligned(by):
-    return {} if by == "area" else {"align_corners": False}
+@pytest.mark.parametrize("by", ["area", "bilinear", "bicubic"])
+def test_without_harm_a_picture_is_only_shrunk_as_opencv_does(by):
+    """Area is the mean of blocks; the others look at the nearest pixels alone, as OpenCV's do."""
+    x = photo()[:, :1, :296, :448]  # grey: of colours, JPEG keeps but a quarter
+    drawn = replace(one_round("gaussian", 0.0), filter=by)
+    drawn = replace(drawn, second=replace(drawn.second, filter=by))
+    pixels = x[0, 0].numpy()
+    flag = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[by]
+    plain = torch.from_numpy(cv2.resize(pixels, (112, 74), interpolation=flag))[None, None].clamp(0, 1)
+    made = degrade(x, (74, 112), drawn, DegradationConfig(encoder="real"))
+    assert (made - plain).abs().mean() < 1 / 255  # what two times JPEG at quality 100 leaves
 
 
 @pytest.mark.parametrize("encoder", ["model", "real"])
@@ -288,6 +283,29 @@ def test_faces_keep_their_size_and_follow_from_their_seeds():
     assert torch.equal(made, (made * 255).round() / 255)
     grey = degrade_face_batch(high[:1], [1], replace(config, shift_chance=0, jitter_chance=0, grey=1.0))
     assert torch.equal(grey[:, 0], grey[:, 1])
+    assert degrade_face_batch(high[:, :1], [1, 2], config).shape == high.shape
+
+
+@pytest.mark.parametrize(
+    ("changed", "least"),
+    [
+        ({"blur": BlurConfig(kinds=(1, 0, 0, 0, 0, 0), sides=(41,), sigma=(6, 6), sinc=0)}, 4),
+        ({"shrink": (8, 8)}, 4),
+        ({"noise": (20, 20)}, 10),
+        ({"jpeg": (1, 1)}, 4),
+        ({"shift_chance": 1.0, "shift": 20.0}, 2),
+        ({"jitter_chance": 1.0, "brightness": (0.5, 0.5)}, 20),
+    ],
+)
+def test_each_step_of_a_face_s_way_does_something(changed, least):
+    still = FaceDegradationConfig(
+        blur=BlurConfig(chance=0), shrink=(1, 1), noise=(0, 0), jpeg=(100, 100), shift_chance=0, jitter_chance=0, grey=0
+    )
+    high = photo("astronaut-face.png")[..., :128, :128]
+    neutral = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+    calm = degrade_face_batch(high, [3], replace(still, **neutral))
+    assert (calm - high).abs().mean() * 255 < 1.5
+    assert (degrade_face_batch(high, [3], replace(still, **{**neutral, **changed})) - high).abs().mean() * 255 > least
 
 
 @pytest.mark.parametrize(
@@ -303,6 +321,7 @@ def test_faces_keep_their_size_and_follow_from_their_seeds():
         (lambda: DegradationConfig(margin=-1), "margin must not be negative"),
         (lambda: FaceDegradationConfig(hue=(-1, 1)), "hue must be"),
         (lambda: FaceDegradationConfig(shrink=(0, 1)), "shrink must be above 0"),
+        (lambda: FaceDegradationConfig(shift=-1), "shift not below"),
     ],
 )
 def test_wrong_numbers_are_refused_by_name(build, message):

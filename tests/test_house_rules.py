@@ -67,8 +67,8 @@ MADE_AT_IMPORT = {
 STRING_METHODS = {"join", "lower", "upper", "split", "partition", "rpartition", "encode"}
 HOSTS = {
     "arxiv.org", "github.com", "raw.githubusercontent.com", "git-lfs.github.com", "huggingface.co",
-    "drive.google.com", "www.flickr.com", "download.openmmlab.com", "openmodeldb.info", "objectstorage.us-phoenix-1.oraclecloud.com",
-    "www.w3.org", "www.apache.org", "scikit-image.org", "download.pytorch.org", "example.org", "example.com",
+    "drive.google.com", "download.openmmlab.com", "openmodeldb.info", "objectstorage.us-phoenix-1.oraclecloud.com",
+    "www.flickr.com", "www.w3.org", "www.apache.org", "scikit-image.org", "download.pytorch.org", "example.org", "example.com",
 }  # fmt: skip
 """Sources of papers, code and weights; an address elsewhere, such as of one package index, does not belong here."""
 THIS_MACHINE = {"127.0.0.1", "localhost"}

@@ -158,7 +158,7 @@ def test_bad_files_are_named_counted_and_passed_over(folder, caplog):
     assert data.bad == 2
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert any("small: 8x8 is smaller than what is cut out of it, 16" in line for line in told)
+    assert any("small: 8x8 is smaller than data.crop, 16" in line for line in told)
 
 
 def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path, folder):

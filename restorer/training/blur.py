@@ -97,10 +97,11 @@ def sinc(side: int, cutoff: float) -> Kernel:
 
 
 def _around_one(limits: Range, rng: np.random.Generator) -> float:
-    """As often below one as above it, so that neither side is rare."""
+    """As often up to one as above it, where the limits have one inside, so that neither side is rare."""
     low, high = limits
-    below = rng.random() < 1 / 2
-    return float(rng.uniform(low, max(low, 1.0)) if below else rng.uniform(min(1.0, high), high))
+    if not low <= 1 <= high:
+        return float(rng.uniform(low, high))
+    return float(rng.uniform(low, 1) if rng.random() < 1 / 2 else rng.uniform(1, high))
 
 
 def check_chances(**chances: float) -> None:

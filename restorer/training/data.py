@@ -108,7 +108,8 @@ class Source:
                 f"would be {width}x{height}"
             )
         if min(height, width) < side // scale:
-            raise PictureError(f"{name}: {high.shape[1]}x{high.shape[0]} is smaller than what is cut out of it, {side}")
+            margin = f" and twice degradation.margin, {side}" if side > self.config.crop else f", {side}"
+            raise PictureError(f"{name}: {high.shape[1]}x{high.shape[0]} is smaller than data.crop{margin}; lower it")
         y, x = (int(rng.integers(0, room - side // scale + 1)) for room in (height, width))
         small = side // scale
         bits = self._bits(rng)

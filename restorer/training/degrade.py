@@ -5,6 +5,7 @@ of a batch differ in everything, so that no queue of older pairs is needed to mi
 Letters: C channels, H W sides of the truth, h w sides of what is made of it, k side of a kernel.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,7 +48,7 @@ class RoundConfig:
     def __post_init__(self) -> None:
         check_chances(gaussian=self.gaussian, grey=self.grey)
         check_ranges(resize=self.resize, noise=self.noise, poisson=self.poisson, jpeg=self.jpeg)
-        if min(self.directions) < 0 or not np.isclose(sum(self.directions), 1):
+        if min(self.directions) < 0 or not math.isclose(sum(self.directions), 1):
             raise ValueError(f"directions must be chances that add up to 1, got {self.directions}")
         if not 0 < self.resize[0] <= 1 <= self.resize[1]:
             raise ValueError(f"resize must go from at most 1 to at least 1, got {self.resize}")
@@ -147,7 +148,9 @@ def degrade_batch(high: Tensor, seeds: Sequence[int], scale: int, config: Degrad
     """(N, C, H, W) in [0, 1], N seeds -> (N, C, H/scale, W/scale): a sample follows from its seed alone."""
     size = high.shape[-2] // scale, high.shape[-1] // scale
     rngs = (np.random.default_rng(seed) for seed in seeds)
-    return torch.cat([degrade(x[None], size, draw(config, rng), config) for x, rng in zip(high, rngs, strict=True)])
+    there = high.cpu() if high.device.type == "mps" else high  # it lacks Poisson noise and some area filters
+    made = [degrade(x[None], size, draw(config, rng), config) for x, rng in zip(there, rngs, strict=True)]
+    return torch.cat(made).to(high.device)
 
 
 def told(drawn: Draw) -> dict[str, str]:

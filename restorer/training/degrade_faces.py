@@ -53,13 +53,13 @@ class FaceDegradationConfig:
             raise ValueError(f"hue must be [low, high] in [-0.5, 0.5], got {self.hue}")
         if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise ValueError(f"jpeg must be qualities in 1..100, got {self.jpeg}")
-        if self.shrink[0] <= 0:
-            raise ValueError(f"shrink must be above 0, got {self.shrink}")
+        if self.shrink[0] <= 0 or self.shift < 0:
+            raise ValueError(f"shrink must be above 0 and shift not below, got {self.shrink} and {self.shift}")
 
 
 def degrade_face(x: Tensor, config: FaceDegradationConfig, rng: np.random.Generator) -> Tensor:
-    """(1, 3, H, W) in [0, 1] -> same, as 8 bits hold it. Everything is drawn from `rng`."""
-    size = (x.shape[-2], x.shape[-1])
+    """(1, 3 or 1, H, W) in [0, 1] -> (1, 3, H, W), as 8 bits hold it. Everything is drawn from `rng`."""
+    x, size = x.expand(-1, 3, -1, -1), (x.shape[-2], x.shape[-1])
     drawn = draw_kernel(config.blur, rng)
     y = x if drawn is None else filtered(x, drawn[1])
     by = rng.uniform(*config.shrink)

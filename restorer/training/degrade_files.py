@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from restorer.errors import PictureError, UsageError
-from restorer.networks.spec import get_spec
 from restorer.pipeline.picture import Picture
-from restorer.training.data import to_tensor
+from restorer.training.build import checked_traits
+from restorer.training.data import Crop, to_tensor
 from restorer.training.degrade import DegradationConfig, draw, told
 from restorer.training.objective import derived_seed
 from restorer.training.pairing import paired_up, without_margin
@@ -20,11 +20,18 @@ from restorer.training.recipe import Recipe
 ROWS, COLUMNS = 3, 4
 CELL = 480
 """Longest side of what a sheet shows of a picture, in its pixels."""
+LARGEST = 16_000_000
+"""Pixels; a picture of so many takes about six gigabytes on its way."""
 
 
 def degrade_picture(picture: Picture, recipe: Recipe, *, seed: int) -> Picture:
     """What a network of the recipe would be given for this truth: 8 bits, sides over the scale, no alpha."""
-    truth = _truth(picture, scale_of(recipe))
+    pixels = picture.pixels
+    if pixels.shape[0] * pixels.shape[1] > LARGEST:
+        raise PictureError(
+            f"has more than {LARGEST // 10**6} megapixels, and is degraded in one piece; cut it into parts"
+        )
+    truth = _truth(pixels, scale_of(recipe))
     low = _low(truth, recipe, seed)
     return Picture(pixels=(low[0].permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy())
 
@@ -35,9 +42,8 @@ def write_sheet(path: Path, picture: Picture, recipe: Recipe, *, seed: int) -> I
     Yields a line for each draw.
     """
     scale = scale_of(recipe)
-    truth = _truth(picture, scale)
-    top, left = (max(0, side - CELL) // 2 for side in truth.shape[-2:])
-    truth = truth[..., top : top + CELL // scale * scale, left : left + CELL // scale * scale]
+    top, left = (max(0, side - CELL) // 2 for side in picture.pixels.shape[:2])
+    truth = _truth(picture.pixels[top : top + CELL, left : left + CELL], scale)
     degradation = recipe.degradation
     cells = [paired_up({"high": truth}, None, scale=scale)["low"]]
     for number in range(1, ROWS * COLUMNS):
@@ -54,7 +60,7 @@ def scale_of(recipe: Recipe) -> int:
     """How many times smaller a recipe makes its truth."""
     if recipe.degradation is None:
         raise UsageError(f"{recipe.name} degrades nothing, it shrinks alone; choose one such as realesrgan_x4")
-    return get_spec(recipe.network).traits(recipe.config).scale
+    return checked_traits(recipe).scale
 
 
 def _low(truth: Tensor, recipe: Recipe, seed: int) -> Tensor:
@@ -64,9 +70,9 @@ def _low(truth: Tensor, recipe: Recipe, seed: int) -> Tensor:
     return paired_up(batch, without_margin(recipe.degradation), scale=scale_of(recipe))["low"]
 
 
-def _truth(picture: Picture, scale: int) -> Tensor:
-    """(1, C, H, W) in [0, 1], sides cut to multiples of the scale."""
-    height, width = (side // scale * scale for side in picture.pixels.shape[:2])
+def _truth(pixels: Crop, scale: int) -> Tensor:
+    """(H, W, C) -> (1, C, H, W) in [0, 1], sides cut to multiples of the scale."""
+    height, width = (side // scale * scale for side in pixels.shape[:2])
     if not height or not width:
         raise PictureError(f"is smaller than the scale, {scale}")
-    return to_tensor([picture.pixels[:height, :width]])
+    return to_tensor([pixels[:height, :width]])

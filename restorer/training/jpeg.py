@@ -66,10 +66,11 @@ def quantisation(quality: int) -> tuple[Tensor, Tensor]:
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be in 1..100, got {quality}")
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    luma, chroma = (
-        torch.tensor([min(max((step * scale + 50) // 100, 1), 255) for step in table]).view(SIDE, SIDE).float()
-        for table in (_LUMA, _CHROMA)
-    )
+    with torch.inference_mode(False):  # what is kept must serve training too
+        luma, chroma = (
+            torch.tensor([min(max((step * scale + 50) // 100, 1), 255) for step in table]).view(SIDE, SIDE).float()
+            for table in (_LUMA, _CHROMA)
+        )
     return luma, chroma
 
 
@@ -96,7 +97,8 @@ def _coded(x: Tensor, steps: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def _cosines() -> Tensor:
     """(8, 8): row u is the cosine of frequency u, of length one."""
-    at = torch.arange(SIDE, dtype=torch.float64)
-    waves = torch.cos((2 * at[None, :] + 1) * at[:, None] * math.pi / (2 * SIDE)) / 2
-    waves[0] /= math.sqrt(2)
-    return waves.float()
+    with torch.inference_mode(False):
+        at = torch.arange(SIDE, dtype=torch.float64)
+        waves = torch.cos((2 * at[None, :] + 1) * at[:, None] * math.pi / (2 * SIDE)) / 2
+        waves[0] /= math.sqrt(2)
+        return waves.float()

@@ -1,11 +1,13 @@
 """restorer degrade: pictures as a recipe would give them to its network, or a sheet of what it may do to them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restorer.apps.cli.screen import show, tell
-from restorer.errors import RestorerError, UsageError
+from restorer.errors import PictureError, RestorerError, UsageError, WriteError
+from restorer.pipeline.codecs.formats import WRITABLE
 from restorer.pipeline.files import FileSettings, Job, plan_jobs
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def degrade(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> int:
     """Blur, shrink, noise and compress pictures as training does; colours alone are kept, in 8 bits, as PNG."""
+    if Path(out).suffix.lower() in WRITABLE and Path(out).suffix.lower() != ".png":
+        raise UsageError(f"{out}: degraded pictures are written as PNG; give such a name, or a folder")
     files = FileSettings(format="png", recursive=recursive, overwrite=overwrite)
     jobs = plan_jobs(inputs, out, files).jobs
     there = [job.output for job in jobs if job.output is not None and job.output.exists()]
@@ -52,20 +56,24 @@ def degrade(
 
 
 def _one(job: Job, recipe: "Recipe", *, seed: int, preview: bool) -> None:
-    from restorer.pipeline.codecs.intake import naming
     from restorer.pipeline.picture import read_picture, write_picture
     from restorer.training.degrade_files import degrade_picture, write_sheet
     from restorer.training.objective import derived_seed
 
     assert job.source is not None and job.output is not None
     picture = read_picture(job.source)
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen = derived_seed(seed, job.name)
-    with naming(job.label):
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot make the folder {job.output.parent}: {error.strerror}") from None
+    chosen = derived_seed(seed, job.source.name)  # wherever it lies and goes, it becomes the same
+    try:
         if preview:
             show(f"{job.output}: row by row from its second cell")
             for line in write_sheet(job.output, picture, recipe, seed=chosen):
                 show(line)
             return
         write_picture(degrade_picture(picture, recipe, seed=chosen), job.output)
+    except PictureError as error:
+        raise PictureError(f"{job.label}: {error}") from None
     show(str(job.output))
