@@ -67,7 +67,10 @@ def test_what_cannot_be_compared_is_refused():
         ssim(A, B, border=16)
 
 
-@pytest.mark.skipif(not (SHARED / "data" / "Set5").is_dir(), reason="Set5 is not beside the project")
+@pytest.mark.skipif(
+    not all((SHARED / name).is_dir() for name in ("data/Set5", "weights/srgan")),
+    reason="Set5 is not beside the project",
+)
 @pytest.mark.slow
 def test_set5_scores_are_the_published_ones(capsys):
     """MATLAB's bicubic has 28.42 dB and 0.8104 on Set5; the SRGAN by leftthomas 30.66 dB."""
@@ -115,6 +118,10 @@ def test_scores_are_told_as_a_table_as_json_and_as_a_picture(capsys, tmp_path):
 
 
 def test_what_cannot_be_scored_is_one_line(capsys, tmp_path):
+    status, told = judged(capsys, tmp_path, "--metrics", "psnr, ssim,psnr", "--border", "16")
+    assert (status, len(told.err.splitlines())) == (1, 2)
+    assert "a.png: no ssim: ssim needs at least 11 pixels" in told.err
+    assert told.out.splitlines()[-1].split()[0] == "mean"
     status, told = judged(capsys, tmp_path, "--metrics", "niqe", "--niqe", str(tmp_path / "none.npz"))
     assert (status, len(told.err.splitlines())) == (1, 1)
     assert "is no file like" in told.err

@@ -25,7 +25,9 @@ def test_fits_find_the_shape_and_the_scales_that_drew_the_numbers():
     chance = rng.random(400_000) < 1 / 4  # a continuous density: each side weighs as much as its deviation
     two = np.where(chance, -np.abs(drawn), 3 * np.abs(drawn))
     assert fit_asymmetric(two) == pytest.approx((2.0, math.sqrt(2), 3 * math.sqrt(2)), rel=0.03)
-    assert all(map(math.isnan, fit_asymmetric(np.zeros(9))))
+    shape, left, right = fit_asymmetric(np.array([0.0, 1.0, 1.0]))
+    assert (shape, math.isnan(left)) == (0.2, True)
+    assert right == pytest.approx(math.sqrt(math.gamma(5) / math.gamma(15)))
 
 
 def test_niqe_is_zero_for_a_picture_that_is_what_good_ones_are_like(tmp_path):
@@ -43,9 +45,10 @@ def test_parameters_are_read_from_a_file_and_wrong_ones_refused(tmp_path):
     np.savez(path, mu_pris_param=np.ones((1, 3)), cov_pris_param=np.eye(36))
     with pytest.raises(WeightsError, match="it has shapes"):
         open_pristine(path)
-    path.write_bytes(b"no")
-    with pytest.raises(WeightsError, match="is no file like"):
-        open_pristine(path)
+    for content in (b"no", b"", b"PK\x03\x04torn"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match="is no file like"):
+            open_pristine(path)
 
 
 def test_pictures_too_small_for_niqe_are_refused():

@@ -1,5 +1,7 @@
 """A model over a folder of pictures: shrink each, enlarge it again, and compare with what it was."""
 
+import logging
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +14,13 @@ import numpy as np
 from restorer.api import Restorer
 from restorer.errors import DataError, PictureError, unknown_name
 from restorer.metrics.features import FeatureDistance, open_lite0, open_lpips
-from restorer.metrics.fidelity import Bytes, psnr, ssim
+from restorer.metrics.fidelity import Bytes, need_torchmetrics, psnr, ssim
 from restorer.metrics.niqe import niqe, open_pristine
-from restorer.pipeline.codecs.intake import naming
 from restorer.pipeline.files import READABLE
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.resample import resize
 
+log = logging.getLogger(__name__)
 Judge = Callable[[Bytes, Bytes, int, bool], float]
 """(made, truth, border, luma) -> number."""
 
@@ -31,6 +33,7 @@ class Metric(NamedTuple):
 
 
 def _fidelity(score: Callable[..., float]) -> Judge:
+    need_torchmetrics()
     return lambda made, truth, border, luma: score(made, truth, border=border, luma=luma)
 
 
@@ -92,47 +95,69 @@ class Score:
 
 
 def evaluate(
-    opened: Restorer, folder: Path, *, low: Path | None = None, config: EvaluateConfig | None = None
-) -> Iterator[Score]:
+    opened: Restorer, folder: Path, *, low: Path | None = None, config: EvaluateConfig | None = None,
+    tell: Callable[[str], None] = log.warning,
+) -> Iterator[Score]:  # fmt: skip
     """Score every picture of `folder`; its small partner is in `low` under the same name, or made as MATLAB would.
 
-    Sides are cut to multiples of the scale first. A picture that cannot be read is a PictureError.
+    Sides are cut to multiples of the scale first. A picture that cannot be scored is told and left out, a number that
+    cannot be had of it is NaN. DataError where `folder` has no pictures.
     """
-    config, scale = config or EvaluateConfig(), opened.engine.traits.scale
+    config = config or EvaluateConfig()
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE)
     if not files:
         raise DataError(f"no pictures in '{folder}'")
-    border = scale if config.border is None else config.border
     judges = {name: METRICS[name].open(config) for name in config.metrics}
     for path in files:
-        truth = _eight_bits(path)
-        truth = truth[: len(truth) // scale * scale, : truth.shape[1] // scale * scale]
-        size = truth.shape[0] // scale, truth.shape[1] // scale
-        if 0 in size:
-            raise PictureError(f"{path.name}: is smaller than the scale, {scale}")
-        small = _rounded(resize(truth, size)) if low is None else _eight_bits(_partner(low, path, scale))
-        if small.shape[:2] != size:
-            raise PictureError(
-                f"{path.name}: its partner is {small.shape[1]}x{small.shape[0]}, not {size[1]}x{size[0]}"
-            )
-        made = opened.restore(Picture(pixels=small)).pixels
-        plain = _rounded(resize(small, (truth.shape[0], truth.shape[1])))
-        with naming(path.name):
-            scores = [
-                {name: judge(each, truth, border, config.luma) for name, judge in judges.items()}
-                for each in (_rounded(made), plain)
-            ]
-        yield Score(name=path.stem, model=scores[0], bicubic=scores[1])
+        try:
+            yield _scored(opened, path, low=low, config=config, judges=judges, tell=tell)
+        except (PictureError, DataError) as error:
+            tell(f"left out: {error}")
+
+
+def _scored(
+    opened: Restorer, path: Path, *, low: Path | None, config: EvaluateConfig, judges: Mapping[str, Judge],
+    tell: Callable[[str], None],
+) -> Score:  # fmt: skip
+    scale = opened.engine.traits.scale
+    border = scale if config.border is None else config.border
+    truth = _eight_bits(path)
+    truth = truth[: len(truth) // scale * scale, : truth.shape[1] // scale * scale]
+    size = truth.shape[0] // scale, truth.shape[1] // scale
+    if 0 in size:
+        raise PictureError(f"{path.name}: is smaller than the scale, {scale}")
+    small = _rounded(resize(truth, size)) if low is None else _eight_bits(_partner(low, path, scale))
+    if small.shape[:2] != size:
+        raise PictureError(f"{path.name}: its partner is {small.shape[1]}x{small.shape[0]}, not {size[1]}x{size[0]}")
+    made = _rounded(opened.restore(Picture(pixels=small)).pixels)
+    plain = _rounded(resize(small, (truth.shape[0], truth.shape[1])))
+    numbers: dict[str, tuple[float, float]] = {}
+    for name, judge in judges.items():
+        try:
+            numbers[name] = judge(made, truth, border, config.luma), judge(plain, truth, border, config.luma)
+        except PictureError as error:
+            tell(f"{path.name}: no {name}: {error}")
+            numbers[name] = math.nan, math.nan
+    return Score(
+        name=path.stem,
+        model={name: pair[0] for name, pair in numbers.items()},
+        bicubic={name: pair[1] for name, pair in numbers.items()},
+    )
 
 
 def means(scores: Sequence[Score]) -> Score:
-    """The mean of each number over pictures."""
+    """The mean of each number over the pictures that have it."""
     names = scores[0].model
     return Score(
         name="mean",
-        model={name: statistics.fmean(score.model[name] for score in scores) for name in names},
-        bicubic={name: statistics.fmean(score.bicubic[name] for score in scores) for name in names},
+        model={name: _mean([score.model[name] for score in scores]) for name in names},
+        bicubic={name: _mean([score.bicubic[name] for score in scores]) for name in names},
     )
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    there = [number for number in numbers if not math.isnan(number)]
+    return statistics.fmean(there) if there else math.nan
 
 
 def _partner(folder: Path, path: Path, scale: int) -> Path:

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from restorer.errors import MissingPackageError, WeightsError
+from restorer.errors import MissingPackageError, PictureError, WeightsError
 from restorer.metrics.fidelity import Bytes
 from restorer.networks.features import Features
 from restorer.weights.feature_weights import LITE0, feature_weights
 from restorer.weights.read import read_checkpoint
 
+LEAST = 32
+"""Pixels a side that every one of the networks can look at."""
 LITE0_LAYERS = ("stem", "block2", "block4", "block8", "block14")
 """What `lite0` looks at: the last block of each size of EfficientNet-Lite0."""
 LPIPS_LAYERS: Mapping[str, Sequence[str]] = {
@@ -34,6 +36,8 @@ class FeatureDistance:
 
     def __call__(self, x: Bytes, y: Bytes, *, border: int = 0) -> float:
         """(H, W, 1 or 3) uint8, same -> distance; `border` pixels at every edge are left out."""
+        if min(x.shape[:2]) - 2 * border < LEAST:
+            raise PictureError(f"distances of features need {LEAST} pixels a side inside the border of {border}")
         a, b = (_batch(each, border) for each in (x, y))
         with torch.no_grad():
             return float(self.measure(a, b))
@@ -62,8 +66,9 @@ def open_lite0() -> FeatureDistance:
 
 def open_lpips(network: str, *, trust_first_use: bool = False) -> FeatureDistance:
     """LPIPS 0.1 by alexnet, vgg16 or squeezenet1_1: the network by torchvision's address, channels by torchmetrics."""
+    channels = lpips_channels(network)
     weights = read_checkpoint(feature_weights(f"{network}-imagenet", trust_first_use=trust_first_use)).weights
-    return FeatureDistance(Features(network, LPIPS_LAYERS[network], weights), lpips_channels(network))
+    return FeatureDistance(Features(network, LPIPS_LAYERS[network], weights), channels)
 
 
 def lpips_channels(network: str) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def psnr(x: Bytes, y: Bytes, *, border: int = 0, luma: bool = True) -> float:
 
     `border` pixels at every edge are left out. `luma` compares Y of BT.601 alone, as MATLAB's rgb2ycbcr makes it.
     """
-    _need_torchmetrics()
+    need_torchmetrics()
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     a, b = _prepared(x, y, border=border, luma=luma)
@@ -32,7 +32,7 @@ def ssim(x: Bytes, y: Bytes, *, border: int = 0, luma: bool = True) -> float:
 
     As `psnr` otherwise; of RGB the mean over channels (Wang et al. 2004).
     """
-    _need_torchmetrics()
+    need_torchmetrics()
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     a, b = _prepared(x, y, border=border, luma=luma)
@@ -68,7 +68,8 @@ def _prepared(x: Bytes, y: Bytes, *, border: int, luma: bool) -> tuple[Tensor, T
     return a, b
 
 
-def _need_torchmetrics() -> None:
+def need_torchmetrics() -> None:
+    """MissingPackageError where it is not installed."""
     try:
         import torchmetrics  # noqa: F401 -- only whether it is there
     except ImportError:

@@ -7,6 +7,8 @@ Letters: H W sides of the picture, B blocks.
 
 import importlib.util
 import math
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,7 +46,7 @@ def niqe(x: Bytes, pristine: Pristine, *, border: int = 0) -> float:
 
     `border` pixels at every edge are left out. PictureError where less than two blocks are left.
     """
-    grey = to_luma(x)[..., 0] if x.shape[2] == 3 else x[..., 0].astype(np.float64)
+    grey = to_luma(np.broadcast_to(x, (*x.shape[:2], 3)))[..., 0]
     grey = grey[border : x.shape[0] - border, border : x.shape[1] - border]
     rows, columns = grey.shape[0] // BLOCK, grey.shape[1] // BLOCK
     if rows * columns < 2:
@@ -69,9 +71,9 @@ def open_pristine(path: Path | None = None) -> Pristine:
     if path is None and sha256_of(found) != SHA256:
         raise WeightsError(f"{found}: has other bytes than published; install basicsr again")
     try:
-        with np.load(found, allow_pickle=False) as file:
+        with found.open("rb") as content, np.load(content, allow_pickle=False) as file:
             mean, covariance = file["mu_pris_param"].ravel(), file["cov_pris_param"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"{found}: is no file like {FILE} ({error})") from None
     if mean.shape != (36,) or covariance.shape != (36, 36):
         raise WeightsError(f"{found}: is no file like {FILE}: it has shapes {mean.shape} and {covariance.shape}")
@@ -81,12 +83,13 @@ def open_pristine(path: Path | None = None) -> Pristine:
 def fit_asymmetric(x: Numbers) -> tuple[float, float, float]:
     """Any shape -> (shape, left scale, right scale) of the generalised Gaussian that fits, each side by its moments.
 
-    Shape 2 is a Gaussian, 1 a Laplacian; a scale is the deviation times sqrt(gamma(1/shape) / gamma(3/shape)).
+    Shape 2 is a Gaussian, 1 a Laplacian; a scale is the deviation times sqrt(gamma(1/shape) / gamma(3/shape)). Of a
+    side without numbers it is NaN, and the shape then the least, 0.2, as in BasicSR.
     """
     shapes, ratios, scales = _table()
     left, right = (math.sqrt(_mean(x[side] ** 2)) for side in (x < 0, x > 0))
-    if not (left > 0 and right > 0):
-        return math.nan, math.nan, math.nan
+    if math.isnan(left) or math.isnan(right):  # BasicSR's search among numbers that are none finds the first shape
+        return float(shapes[0]), left * float(scales[0]), right * float(scales[0])
     balance = left / right
     seen = np.abs(x).mean() ** 2 / (x**2).mean()
     seen *= (balance**3 + 1) * (balance + 1) / (balance**2 + 1) ** 2
@@ -131,13 +134,13 @@ def _statistics(block: Numbers) -> list[float]:
     numbers = [shape, (left + right) / 2]
     for shift in _SHIFTS:
         shape, left, right = fit_asymmetric(block * np.roll(block, shift, axis=(0, 1)))
-        mean = math.nan if math.isnan(shape) else (right - left) * math.gamma(2 / shape) / math.gamma(1 / shape)
+        mean = (right - left) * math.gamma(2 / shape) / math.gamma(1 / shape)
         numbers += [shape, mean, left, right]
     return numbers
 
 
 def _mean(x: Numbers) -> float:
-    return float(x.mean()) if x.size else 0.0
+    return float(x.mean()) if x.size else math.nan
 
 
 @lru_cache(maxsize=1)

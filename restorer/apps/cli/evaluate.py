@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restorer.apps.cli.screen import show
+from restorer.apps.cli.screen import show, tell
 from restorer.apps.cli.words import facts_of
 from restorer.errors import UsageError
 
@@ -42,7 +43,7 @@ def evaluate(
         raise UsageError(f"--data takes a folder, '{data}' is none")
     if low is not None and not low.is_dir():
         raise UsageError(f"--low takes a folder, '{low}' is none")
-    if plot is not None and plot.suffix not in (".png", ".svg"):
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"--plot takes a .png or .svg file, got '{plot}'")
     from restorer.api import Restorer
     from restorer.metrics.evaluate import EvaluateConfig, means
@@ -50,24 +51,47 @@ def evaluate(
     from restorer.pipeline.settings import UpscaleSettings
 
     try:
+        names = dict.fromkeys(name.strip() for name in metrics.split(","))
         config = EvaluateConfig(
-            metrics=tuple(metrics.split(",")), luma=not rgb, border=border, niqe=niqe, trust_first_use=trust_first_use
+            metrics=tuple(names), luma=not rgb, border=border, niqe=niqe, trust_first_use=trust_first_use
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
     settings = UpscaleSettings(model=model, device=device, precision=precision, facts=facts_of(fact or []))
-    scores: list[Score] = []
-    if not as_json:
-        show(f"{'picture':24}" + "".join(f"{name:>10}{'bicubic':>10}" for name in config.metrics))
-    for score in scores_of(Restorer.open(settings=settings), data, low=low, config=config):
-        scores.append(score)
-        _tell(score, as_json=as_json)
-    _tell(means(scores), as_json=as_json)
     if plot is not None:
+        from restorer.metrics.plot import check_plot
+
+        check_plot(plot)
+    told: list[str] = []
+    found = scores_of(Restorer.open(settings=settings), data, low=low, config=config, tell=told.append)
+    scores = _shown(found, told, config.metrics, as_json=as_json)
+    if scores:
+        _tell(means(scores), as_json=as_json)
+    if plot is not None and scores:
         from restorer.metrics.plot import draw_scores
 
         draw_scores(plot, scores, title=model)
-    return 0
+    return 1 if told else 0
+
+
+def _shown(found: Iterable["Score"], told: list[str], names: Iterable[str], *, as_json: bool) -> list["Score"]:
+    """Show each score as it comes, and what was told before it."""
+    if not as_json:
+        show(f"{'picture':24}" + "".join(f"{name:>{_wide(name)}}{'bicubic':>10}" for name in names))
+    scores, said = [], 0
+    for score in found:
+        for message in told[said:]:
+            tell(message)
+        said = len(told)
+        scores.append(score)
+        _tell(score, as_json=as_json)
+    for message in told[said:]:
+        tell(message)
+    return scores
+
+
+def _wide(name: str) -> int:
+    return max(10, len(name) + 1)
 
 
 def _tell(score: "Score", *, as_json: bool) -> None:
@@ -81,5 +105,5 @@ def _tell(score: "Score", *, as_json: bool) -> None:
         return
     show(
         f"{score.name[:24]:24}"
-        + "".join(f"{score.model[name]:10.4f}{score.bicubic[name]:10.4f}" for name in score.model)
+        + "".join(f"{score.model[name]:{_wide(name)}.4f}{score.bicubic[name]:10.4f}" for name in score.model)
     )
