@@ -5,6 +5,7 @@ Large photos are shrunk to a half and to a quarter first, which hides what their
     python -m benchmarks.make_tiles PHOTO_OR_FOLDER... OUT
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -23,8 +24,14 @@ DETAIL = 2.0
 
 
 def main() -> int:
-    *sources, out = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", type=Path, nargs="+", help="8-bit photos, and folders of them")
+    parser.add_argument("out", type=Path, help="an empty folder")
+    options = parser.parse_args()
+    sources, out = options.sources, options.out
     out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        sys.exit(f"{out}: is not empty; name another folder")
     files = [file for source in sources for file in (sorted(source.iterdir()) if source.is_dir() else [source])]
     kept = left = 0
     for file in (file for file in files if file.suffix.lower() in READABLE):
@@ -32,14 +39,18 @@ def main() -> int:
             if _detail(tile) < DETAIL:
                 left += 1
                 continue
-            write_picture(Picture(pixels=tile), out / f"{file.stem}-{number:02d}.png")
+            path = out / f"{file.stem}-{number:02d}.png"
+            if path.exists():
+                sys.exit(f"{file}: another photo has its name; rename one")
+            write_picture(Picture(pixels=tile), path)
             kept += 1
     print(f"{kept} tiles kept, {left} flat ones left out")
     return 0
 
 
 def _rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    assert pixels.dtype == np.uint8, "8-bit photos"
+    if pixels.dtype != np.uint8:
+        sys.exit("only 8-bit photos are cut into tiles; leave the others out")
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 

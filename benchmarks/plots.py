@@ -69,9 +69,12 @@ def engines(result: dict[str, Any]) -> plt.Figure:
 def training_step(result: dict[str, Any]) -> plt.Figure:
     """Pixel losses of the small game, ours over BasicSR's: where only one line is seen, they are equal."""
     figure, panel = plt.subplots(figsize=(7, 2.6))
-    for precision, curve in result["curves"].items():
-        panel.plot(curve["theirs"], color="#b4552d", linewidth=3, alpha=0.5, label="BasicSR, fp32")
-        panel.plot(curve["ours"], color=OURS, linewidth=1, label=f"restorer, {precision}")
+    panel.plot(result["curves"]["fp32"]["theirs"], color="#b4552d", linewidth=3, alpha=0.5, label="BasicSR, fp32")
+    for precision, dash in (("fp32", "-"), ("bf16", ":")):
+        if precision in result["curves"]:
+            panel.plot(
+                result["curves"][precision]["ours"], dash, color=OURS, linewidth=1, label=f"restorer, {precision}"
+            )
     panel.set_xlabel("step", fontsize=8)
     panel.set_ylabel("pixel loss, weighted", fontsize=8)
     panel.legend(frameon=False, fontsize=8)

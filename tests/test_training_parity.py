@@ -66,7 +66,8 @@ def test_adversarial_losses_are_theirs(monkeypatch, theirs, ours, times):
     torch.testing.assert_close(times * loss.g(None, fake), judge(fake, True, is_disc=False))
 
 
-def test_esrgan_s_relativistic_loss_is_theirs(monkeypatch):
+def test_esrgan_s_relativistic_loss_has_their_value(monkeypatch):
+    """Their discriminator learns as if the mean of the other side were a constant; here it is not."""
     judge = basicsr(monkeypatch, "losses.gan_loss").GANLoss("vanilla", loss_weight=1.0)
     real, fake = torch.randn(2, 6, 1, generator=torch.Generator().manual_seed(2)).unbind()
     loss = gan_loss("non_saturating", relativistic=True)
