@@ -53,7 +53,7 @@ def train(
             chosen, folder, fabric=fabric, resume=resume is not None, trust_first_use=trust_first_use, say=tell,
             stop=lambda: bool(asked),
         )  # fmt: skip
-    if asked:
+    if asked and path.stem != f"step-{chosen.train.steps:07d}":
         tell(f"stopped, and {path} is whole; to go on: restorer train --resume {folder}")
         return 128 + asked[0]
     if fabric.global_rank == 0:

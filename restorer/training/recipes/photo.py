@@ -1,4 +1,4 @@
-"""The models that come with restorer: small ones for photos, trained on pictures that anyone may use."""
+"""The model that comes with restorer, trained on pictures that anyone may use, and its continuation as a GAN."""
 
 from dataclasses import replace
 
@@ -27,7 +27,10 @@ def srresnet_x4_photo() -> Recipe:
 
 
 def srgan_x4_photo() -> Recipe:
-    """Its continuation (set `start`) against a U-Net that judges every pixel, through EfficientNet-Lite0."""
+    """Its continuation (set `start`) against a U-Net that judges every pixel, through EfficientNet-Lite0.
+
+    A mild one: 0.06 to 0.13 dB less, features nearer by 4 to 6 %, and NIQE as before. It is not among the shipped.
+    """
     steps = 1500
     return replace(
         srresnet_x4_photo(),
