@@ -5,7 +5,6 @@ The statistics of good photos are the authors' own file, which this package does
 Letters: H W sides of the picture, B blocks.
 """
 
-import importlib.util
 import math
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from restorer.errors import MissingPackageError, PictureError, WeightsError
 from restorer.metrics.fidelity import Bytes, to_luma
 from restorer.resample import resize
 from restorer.weights.fetch import sha256_of
+from restorer.weights.find import installed_files
 
 Numbers = NDArray[np.float64]
 BLOCK = 96
@@ -99,9 +99,7 @@ def fit_asymmetric(x: Numbers) -> tuple[float, float, float]:
 
 def _of_basicsr() -> Path | None:
     """Without importing it, which fails beside a current torchvision."""
-    spec = importlib.util.find_spec("basicsr")
-    folders = spec.submodule_search_locations or () if spec is not None else ()
-    return next((path for folder in folders if (path := Path(folder, "metrics", FILE)).is_file()), None)
+    return next(installed_files("basicsr", f"metrics/{FILE}"), None)
 
 
 def _contrast(x: Numbers) -> Numbers:

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorer.training.blur import BlurConfig, Kernel, Range, check_chances, check_ranges, draw_kernel, draw_sinc
+from restorer.training.data import LUMA
 from restorer.training.jpeg import model_jpeg, real_jpeg
 
 Filter = Literal["area", "bilinear", "bicubic"]
 Encoder = Literal["model", "real"]
 FILTERS: tuple[Filter, ...] = ("area", "bilinear", "bicubic")
 LEVELS = 255.0
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """Where the weights of feature networks come from: a file, a package on the index, or their published address."""
 
-import importlib.util
 from pathlib import Path
 
 from restorer.errors import MissingPackageError, WeightsError
 from restorer.weights.fetch import fetch, sha256_of
+from restorer.weights.find import installed_files
 from restorer.weights.record import Record
 
 LITE0 = "efficientnet-lite0-imagenet"
@@ -51,11 +51,7 @@ def _record(network: str) -> Record:
 
 
 def _from_package() -> Path:
-    spec = importlib.util.find_spec(_LITE0_PACKAGE)
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
-        path = Path(folder, _LITE0_FILE)
-        if not path.is_file():
-            continue
+    for path in installed_files(_LITE0_PACKAGE, _LITE0_FILE):
         if sha256_of(path) != _LITE0_SHA256:
             raise WeightsError(f"{path}: has other bytes than published; install the package again")
         return path

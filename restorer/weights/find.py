@@ -89,16 +89,20 @@ def weights_digest(found: Found) -> str:
 
 def locate_provider(provider: Provider) -> Path | None:
     """The provider's .param on this machine, or None when its package is not installed; nothing of it is imported."""
+    params = installed_files(provider.module, provider.file)
+    return next((path for path in params if path.with_suffix(".bin").is_file()), None)
+
+
+def installed_files(module: str, file: str) -> Iterator[Path]:
+    """Where an installed package holds `file`, a path inside it with slashes; the package is not imported."""
     try:
-        spec = importlib.util.find_spec(provider.module)
+        spec = importlib.util.find_spec(module)
     except ValueError:  # a module of that name was put together by hand
-        return None
-    folders = spec.submodule_search_locations if spec is not None else None
-    for folder in folders or ():
-        path = Path(folder, *provider.file.split("/"))
-        if path.is_file() and path.with_suffix(".bin").is_file():
-            return path
-    return None
+        return
+    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+        path = Path(folder, *file.split("/"))
+        if path.is_file():
+            yield path
 
 
 def _is_path(name: str) -> bool:
