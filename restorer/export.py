@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from restorer.engines.graph import GraphForm, WithPixels, build_graph
 from restorer.engines.onnx import Session, choose_provider, errors, open_session
+from restorer.engines.shared import decibels, input_shape
 from restorer.errors import NumericalError, UnsupportedError, UsageError, WriteError, first_line
 from restorer.networks.spec import Model
 from restorer.weights.whole import write_whole
@@ -90,9 +90,10 @@ def prove(model: Model, data: bytes, form: GraphForm) -> Proof:
         apart = max(apart, float((y - exact).abs().max()))
         least = min(least, _psnr(y, exact))
     low, high = model.traits.value_range
+    reach = 1.0 if form.with_io or not model.traits.makes_pictures else high - low
     proof = Proof(
         shapes=tuple(tuple(x.shape) for x in batches),
-        worst=apart if form.with_io else apart / (high - low),
+        worst=apart / reach,
         db=least,
     )
     if not _is_near(proof, form):
@@ -126,10 +127,12 @@ def _batches(model: Model, form: GraphForm) -> list[Tensor]:
     random = torch.Generator().manual_seed(0)
     if form.size is None:
         multiple, least = traits.multiple_of, -(-traits.min_side // traits.multiple_of)
-        shapes = [(n, max(h, least) * multiple, max(w, least) * multiple) for n, h, w in SHAPES]
+        sizes = [(n, (max(h, least) * multiple, max(w, least) * multiple)) for n, h, w in SHAPES]
     else:
-        shapes = [(1, *form.size)]
-    xs = [torch.rand((n, traits.in_channels, h, w), generator=random) for n, h, w in shapes]
+        sizes = [(1, form.size)]
+    xs = [torch.rand(input_shape(traits, n, size), generator=random) for n, size in sizes]
+    if traits.latent:
+        return [x * 2 - 1 for x in xs]
     if form.with_io:
         return [(x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for x in xs]
     low, high = traits.value_range
@@ -137,6 +140,4 @@ def _batches(model: Model, form: GraphForm) -> list[Tensor]:
 
 
 def _psnr(y: Tensor, exact: Tensor) -> float:
-    error = (y - exact).square().mean().item()
-    reach = float(exact.max() - exact.min())
-    return 200.0 if error == 0 else min(200.0, 10 * float(np.log10(max(reach, 1e-12) ** 2 / error)))
+    return decibels((y - exact).square().mean().item(), peak=float(exact.max() - exact.min()))

@@ -6,12 +6,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from restorer.engines.shared import input_shape
 from restorer.networks.compact import CompactConfig
 from restorer.networks.esrgan import ESRGANConfig
-from restorer.networks.spec import get_spec
+from restorer.networks.gfpgan import GFPGANConfig
+from restorer.networks.mtcnn import MTCNNConfig
+from restorer.networks.retinaface import RetinaFaceConfig
+from restorer.networks.spec import Traits, get_spec
 from restorer.networks.srgan import SRGAN, SRGANConfig
+from restorer.networks.style_layers import ModulatedConv, StyleConv
+from restorer.networks.stylegan2 import StyleGAN2Config
 
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -19,20 +25,24 @@ class Case:
     """A network, and what is promised of it."""
 
     name: str
-    config: ESRGANConfig | CompactConfig | SRGANConfig
+    config: ESRGANConfig | CompactConfig | SRGANConfig | GFPGANConfig | StyleGAN2Config | RetinaFaceConfig | MTCNNConfig
     input: Shape
     output: Shape
     facts: Mapping[str, object] = field(default_factory=dict)
     bf16_db: float = 52
     """The least PSNR of the bf16 form against float32, for random weights and the output's own range as the peak."""
+    unused: str = " "
+    """Beginning of the names of parameters that only training looks at."""
 
     def __str__(self) -> str:
         changed = ",".join(f"{key}={value}" for key, value in vars(self.config).items() if key in LABELS)
         return f"{self.name}({changed})"
 
 
-LABELS = ("scale", "upsamples", "conv1x1", "activation", "form")
+LABELS = ("scale", "upsamples", "conv1x1", "activation", "form", "resampling", "half", "one_style", "backbone", "stage")
 TINY_RRDB = {"features": 8, "grow": 4, "blocks": 2}
+TINY_STYLE = {"widths": (16, 16, 8, 8), "style": 12, "mapping": 2}
+TINY_FACE = {"widths": (16, 16, 8, 8), "style": 12}
 
 CASES = [
     Case("esrgan", ESRGANConfig(**TINY_RRDB), (2, 3, 12, 10), (2, 3, 48, 40)),
@@ -78,6 +88,29 @@ CASES = [
         (1, 1, 5, 4),
         (1, 1, 15, 12),
     ),
+    Case("stylegan2", StyleGAN2Config(**TINY_STYLE), (2, 12), (2, 3, 32, 32)),
+    Case("stylegan2", StyleGAN2Config(**TINY_STYLE, resampling="bilinear"), (2, 12), (2, 3, 32, 32)),
+    Case("gfpgan", GFPGANConfig(**TINY_FACE), (2, 3, 32, 32), (2, 3, 32, 32), unused="to_rgb."),
+    Case(
+        "gfpgan",
+        GFPGANConfig(**TINY_FACE, resampling="fir", half=False, one_style=True),
+        (2, 3, 32, 32),
+        (2, 3, 32, 32),
+        unused="to_rgb.",
+    ),
+    Case(
+        "retinaface", RetinaFaceConfig(features=4, blocks=(1, 2, 1, 1), pyramid_features=8), (2, 3, 40, 33), (2, 76, 15)
+    ),
+    Case(
+        "retinaface",
+        RetinaFaceConfig(backbone="mobilenet0.25", features=2, pyramid_features=8, form="small"),
+        (2, 3, 40, 33),
+        (2, 76, 15),
+        facts={"form": "small"},
+    ),
+    Case("mtcnn", MTCNNConfig(), (2, 3, 21, 30), (2, 5, 6, 10)),
+    Case("mtcnn", MTCNNConfig(stage="r"), (2, 3, 24, 24), (2, 5)),
+    Case("mtcnn", MTCNNConfig(stage="o"), (2, 3, 48, 48), (2, 15)),
 ]
 
 
@@ -87,7 +120,10 @@ def random_network(case: Case) -> nn.Module:
         torch.manual_seed(0)
         network = get_spec(case.name).build(case.config).eval()
         for module in network.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, StyleConv):
+                module.noise_strength.data.fill_(0.3)
+                module.bias.data.uniform_(-0.2, 0.2)
+            elif isinstance(module, nn.Conv2d) and not isinstance(module, ModulatedConv):
                 module.reset_parameters()  # not the small start of residual blocks, which would hide their errors
             if isinstance(module, nn.BatchNorm2d):
                 for tensor in (module.weight.data, module.running_var):
@@ -99,6 +135,17 @@ def random_network(case: Case) -> nn.Module:
         if isinstance(network, SRGAN):
             network.conv_last.bias.data += 0.5  # outputs inside [0, 1], where the paper's form does not cut them
     return network
+
+
+def traits_of(case: Case) -> Traits:
+    """What the case's network promises."""
+    return get_spec(case.name).traits(case.config)
+
+
+def of_size(traits: Traits, count: int, height: int, width: int) -> Shape:
+    """Shape of a batch of so many units of the network's multiple, or of its own size where it has one."""
+    size = height * traits.multiple_of, width * traits.multiple_of
+    return input_shape(traits, count, size)
 
 
 def random_batch(shape: Shape, *, seed: int = 1) -> torch.Tensor:

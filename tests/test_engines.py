@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import CASES, random_network
+from cases import CASES, random_network, traits_of
 from torch import nn
 
 from restorer import machine
 from restorer.engines import open_engine
-from restorer.engines.eager import EagerEngine, psnr
+from restorer.engines.eager import EagerEngine
 from restorer.engines.precision import choose_device, choose_precision, lowered
+from restorer.engines.shared import psnr
 from restorer.errors import OutOfMemoryError, RestorerError
 from restorer.networks.layers import Conv, in_blocks
 from restorer.networks.spec import Model, NetworkSpec, Traits
@@ -170,13 +171,12 @@ def test_engines_are_opened_by_name():
         open_engine(model_of(OneConv()), kind="eagr", device="cpu")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in CASES if "bf16" in traits_of(case).precisions], ids=str)
 def test_lowering_copies_and_leaves_the_model_as_it_was(case):
     from restorer.networks.spec import get_spec
 
     spec, network = get_spec(case.name), random_network(case)
-    traits = spec.traits(case.config)
-    model = Model(spec=spec, config=case.config, network=network, traits=traits, facts={})
+    model = Model(spec=spec, config=case.config, network=network, traits=traits_of(case), facts={})
     low = lowered(model, torch.bfloat16)
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert torch.bfloat16 in {p.dtype for p in low.parameters()}

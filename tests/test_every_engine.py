@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import CASES, random_batch, random_network
+from cases import CASES, of_size, random_batch, random_network
 from some_pictures import random_array
 
 from restorer import Picture, UpscaleSettings
@@ -13,6 +13,7 @@ from restorer.engines import onnx as onnx_engine
 from restorer.engines import openvino as openvino_engine
 from restorer.engines.compiled import CompiledEngine
 from restorer.engines.eager import EagerEngine
+from restorer.engines.shared import from_native, to_native
 from restorer.errors import OutOfMemoryError, UnsupportedError
 from restorer.networks.spec import load_weights
 
@@ -52,12 +53,11 @@ def test_every_engine_gives_what_pytorch_gives(name, case):
     assert engine.name == name
     assert engine.dtype == torch.float32
     assert engine.run_again is None
-    multiple, channels = engine.traits.multiple_of, engine.traits.in_channels
     network = random_network(case)
     for n, h, w in ((3, 7, 9), (1, 7, 9), (4, 7, 9), (1, 1, 2)):
-        x = random_batch((n, channels, h * multiple, w * multiple))
+        x = random_batch(of_size(engine.traits, n, h, w))
         with torch.no_grad():
-            exact = network(x)
+            exact = from_native(network(to_native(x, engine.traits)), engine.traits)
         y = engine.run({"image": x})["image"]
         assert (y.dtype, y.shape) == (torch.float32, exact.shape)
         assert float((y - exact).abs().max()) <= 1e-4
@@ -143,7 +143,7 @@ def test_compiled_code_is_made_once_for_a_shape_and_not_for_ever_more(monkeypatc
 @pytest.mark.slow
 def test_compiled_code_that_disagrees_is_refused(monkeypatch):
     engine = opened("compiled", FIRST_OF_EACH["compact"])
-    monkeypatch.setattr("restorer.engines.compiled.psnr", lambda x, y: 42.0)
+    monkeypatch.setattr("restorer.engines.compiled.closeness", lambda y, exact, traits: 42.0)
     for _ in range(2):  # a second try is no better
         with pytest.raises(UnsupportedError, match="use --engine eager"):
             engine.run({"image": random_batch((1, 3, 8, 8))})

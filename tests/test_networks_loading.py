@@ -19,12 +19,18 @@ def weights_of(case: Case) -> dict[str, Tensor]:
 @each_case
 def test_every_missing_key_is_named(case: Case) -> None:
     whole = weights_of(case)
-    for key in whole:
+    for key in some_of(whole):
         if key.endswith("num_batches_tracked"):
             continue
         layer = key.rpartition(".")[0]
         with pytest.raises(WeightsError, match=rf"lack.*{layer}\b"):
             load_weights({other: tensor for other, tensor in whole.items() if other != key}, facts=case.facts)
+
+
+def some_of(weights: dict[str, torch.Tensor]) -> list[str]:
+    """All of up to 100 keys, and of many as many from beginning to end."""
+    keys = list(weights)
+    return keys[:: -(-len(keys) // 100)]
 
 
 @each_case
@@ -37,7 +43,8 @@ def test_extra_key_is_named(case: Case) -> None:
 @each_case
 def test_every_wrong_shape_is_refused(case: Case) -> None:
     whole = weights_of(case)
-    for key, tensor in whole.items():
+    for key in some_of(whole):
+        tensor = whole[key]
         if tensor.ndim == 0:
             continue
         with pytest.raises(WeightsError):
@@ -199,7 +206,9 @@ def test_named_dialects_of_esrgan_load_to_the_same_output(case: Case, dialect: o
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name != "srgan" and not getattr(case.config, "conv1x1", False)], ids=str
+    "case",
+    [case for case in CASES if case.name in ("esrgan", "compact") and not getattr(case.config, "conv1x1", False)],
+    ids=str,
 )
 def test_ncnn_layers_load_by_their_order(case: Case) -> None:
     weights, x = weights_of(case), random_batch(case.input)

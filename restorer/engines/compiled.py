@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restorer.engines.eager import EagerEngine
 from restorer.engines.precision import choose_device
-from restorer.engines.shared import AGREES_FROM, EQUAL_FROM, probe, psnr, without_blocks
+from restorer.engines.shared import AGREES_FROM, EQUAL_FROM, closeness, laid_out, probe, without_blocks
 from restorer.errors import UnsupportedError, first_line
 from restorer.networks.spec import Model
 
@@ -42,8 +42,8 @@ class CompiledEngine:
         self.run_again: Callable[[Tensor], Tensor] | None = self._plain.run_again
         self.notes = (*self._plain.notes, "compiled anew for every shape of window, which takes up to minutes")
         self.pixels_per_second = self._plain.pixels_per_second  # no less than this
-        self._largest: dict[tuple[int, int], int] = {}
-        self._plainly: set[tuple[int, int]] = set()
+        self._largest: dict[tuple[int, ...], int] = {}
+        self._plainly: set[tuple[int, ...]] = set()
         self._self_check = self_check
         mode = None if self.on_cpu else "reduce-overhead"
         self._compiled: Any = torch.compile(self._plain.network, dynamic=False, mode=mode)
@@ -51,7 +51,7 @@ class CompiledEngine:
     def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See Engine.run. A smaller batch of a known shape is filled up, not compiled for."""
         x = inputs["image"]
-        shape = (x.shape[2], x.shape[3])
+        shape = tuple(x.shape[1:])
         batch = self._largest.get(shape)
         if batch is None and len(self._largest) >= MOST_SHAPES:
             self._say_plain(shape)
@@ -63,13 +63,14 @@ class CompiledEngine:
             return {"image": y}
         if len(x) > batch:
             return {"image": torch.cat([self.run({"image": part})["image"] for part in x.split(batch)])}
-        full = x if len(x) == batch else torch.cat([x, x[-1:].expand(batch - len(x), -1, -1, -1)])
+        full = x if len(x) == batch else torch.cat([x, x[-1:].expand(batch - len(x), *shape)])
         return {"image": self._ran(full)[: len(x)]}
 
-    def _say_plain(self, shape: tuple[int, int]) -> None:
+    def _say_plain(self, shape: tuple[int, ...]) -> None:
         if shape not in self._plainly:
             self._plainly.add(shape)
-            log.warning("windows of %dx%d are not compiled: %d shapes are the most", *shape, MOST_SHAPES)
+            size = "x".join(map(str, shape[1:]))
+            log.warning("windows of %s are not compiled: %d shapes are the most", size, MOST_SHAPES)
 
     def _ran(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, H, W): by machine code, made first where there is none for this shape."""
@@ -78,7 +79,7 @@ class CompiledEngine:
 
         try:
             with _quiet(), _settings(freezing=self.on_cpu):
-                y = self._plain.forward(self._compiled, x.contiguous(memory_format=torch.channels_last))
+                y = self._plain.forward(self._compiled, laid_out(x))
         except (TorchDynamoException, InductorError, CppCompileError) as e:
             raise UnsupportedError(f"torch.compile cannot build this here ({first_line(e)}); use --engine eager") from e
         return y.clone()  # a graph on a device writes its next result over this one
@@ -87,9 +88,10 @@ class CompiledEngine:
         """Hold new machine code for batches like `x` against PyTorch, on a picture that hides nothing."""
         if not self._self_check:
             return
-        seen = probe(replace(self.traits, fixed_size=(x.shape[2], x.shape[3]))).to(x.device)
-        seen = seen.expand(len(x), -1, -1, -1)
-        close = psnr(self._ran(seen), self._plain.run({"image": seen})["image"])
+        traits = self.traits if self.traits.latent else replace(self.traits, fixed_size=(x.shape[2], x.shape[3]))
+        seen = probe(traits).to(x.device)
+        seen = seen.expand(len(x), *seen.shape[1:])
+        close = closeness(self._ran(seen), self._plain.run({"image": seen})["image"], traits)
         if close < (EQUAL_FROM if self.run_again is None else AGREES_FROM):
             raise UnsupportedError(
                 f"torch.compile's code disagrees with PyTorch on this machine ({close:.0f} dB); use --engine eager"

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from restorer import machine
 from restorer.engines.precision import choose_device, choose_precision, lowered
-from restorer.engines.shared import AGREES_FROM, from_native, memory_errors, pixels_per_second, probe, psnr, to_native
+from restorer.engines.shared import (
+    AGREES_FROM,
+    closeness,
+    from_native,
+    memory_errors,
+    pixels_per_second,
+    probe,
+    to_native,
+)
 from restorer.networks.spec import Model
 
 log = logging.getLogger(__name__)
@@ -70,7 +78,7 @@ class EagerEngine:
         if self.run_again is None:
             return
         small = probe(self.traits, 32).to(self.device)
-        close = psnr(self.run({"image": small})["image"], self._run_float(small))
+        close = closeness(self.run({"image": small})["image"], self._run_float(small), self.traits)
         if close < AGREES_FROM:
             name = str(self.dtype).removeprefix("torch.")
             note = f"{name} disagrees with fp32 on this machine ({close:.0f} dB); fp32 is used instead"

@@ -21,7 +21,7 @@ from torch.export import Dim
 
 from restorer import machine
 from restorer.engines.precision import DTYPES, lowered
-from restorer.engines.shared import from_native, to_native
+from restorer.engines.shared import from_native, input_shape, to_native
 from restorer.errors import MissingPackageError, UnsupportedError, WeightsError, WriteError, first_line
 from restorer.networks.spec import Model, Traits
 from restorer.weights.fetch import cache_home
@@ -30,7 +30,7 @@ from restorer.weights.whole import write_whole
 log = logging.getLogger(__name__)
 OPSET = 18
 """Read by every runtime since 2023: ONNX Runtime 1.14, OpenVINO 2023, TensorRT 8.6, DirectML."""
-INPUT, OUTPUT = "image", "output"
+INPUT, LATENT, OUTPUT = "image", "latent", "output"
 METADATA = "restorer"
 """The key under which a graph carries its traits, as JSON."""
 OUR_KEYS = ("model", "licence", "source", "scale", "value_range", "channel_order", "made_by")
@@ -83,11 +83,12 @@ def build_graph(model: Model, form: GraphForm, *, beside: Mapping[str, str] | No
     network = WithPixels(network, model.traits) if form.with_io else network
     x = torch.rand(_example(model.traits, form), generator=torch.Generator().manual_seed(0))
     example = (x * 255).to(torch.uint8).permute(0, 2, 3, 1) if form.with_io else x
-    free = None if form.size is not None else ({**_free(model.traits, axes=(1, 2) if form.with_io else (2, 3))},)
+    free = None if form.size is not None else (_free(model.traits, axes=(1, 2) if form.with_io else (2, 3)),)
+    name = INPUT if model.traits.latent is None else LATENT
     with _quiet(), torch.inference_mode():
         try:
             program = torch.onnx.export(
-                network.cpu(), (example,), dynamo=True, dynamic_shapes=free, input_names=[INPUT],
+                network.cpu(), (example,), dynamo=True, dynamic_shapes=free, input_names=[name],
                 output_names=[OUTPUT], opset_version=OPSET, external_data=False, verbose=False,
                 optimize=form.precision == "fp32",  # else batch norm in float32 is folded into halves, which is no ONNX
             )  # fmt: skip
@@ -116,7 +117,7 @@ def metadata(model: Model, form: GraphForm) -> dict[str, str]:
         "traits": {
             **asdict(traits),
             "precisions": sorted(traits.precisions),
-            "fixed_size": form.size,
+            "fixed_size": form.size or traits.fixed_size,
             "batch_of_one": traits.batch_of_one or form.size is not None,
             "values_in_blocks": None,
         },
@@ -203,8 +204,12 @@ def _innermost(error: BaseException) -> str:
 def _check_form(traits: Traits, form: GraphForm) -> None:
     if form.precision not in traits.precisions:
         raise UnsupportedError(f"this network is not proven in {form.precision}; use fp32")
+    if form.with_io and (traits.latent or not traits.makes_pictures):
+        raise UnsupportedError("this network does not make pictures of pictures; leave --with-io out")
     if form.size is None:
         return
+    if traits.fixed_size not in (None, form.size):
+        raise UnsupportedError("this network has one size, which it takes without --static; leave that out")
     if any(side % traits.multiple_of or side < max(traits.min_side, 1) for side in form.size):
         least = -(-max(traits.min_side, 1) // traits.multiple_of) * traits.multiple_of
         raise UnsupportedError(
@@ -214,21 +219,25 @@ def _check_form(traits: Traits, form: GraphForm) -> None:
 
 
 def _example(traits: Traits, form: GraphForm) -> tuple[int, ...]:
-    """(N, C, h, w) of what is traced: nothing is 1 and no two sides are equal, so that neither is taken for a rule."""
+    """Shape of what is traced: nothing is 1 and no two sides are equal, so that neither is taken for a rule."""
     if form.size is not None:
-        return (1, traits.in_channels, *form.size)
+        return input_shape(traits, 1, form.size)
+    if traits.fixed_size is not None:
+        return input_shape(traits, 2, traits.fixed_size)
     units = max(12, 1 - -traits.min_side // traits.multiple_of)
     return (2, traits.in_channels, units * traits.multiple_of, (units + 4) * traits.multiple_of)
 
 
 def _free(traits: Traits, *, axes: tuple[int, int]) -> dict[int, Any]:
-    sides = {}
+    free: dict[int, Any] = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
+    if traits.fixed_size is not None:
+        return free
     for axis, name in zip(axes, ("height", "width"), strict=True):
         multiple = traits.multiple_of
         least = max(1, -(-traits.min_side // multiple))
         dim = Dim(name, min=least, max=LONGEST_SIDE)
-        sides[axis] = multiple * dim if multiple > 1 else dim
-    return {0: Dim("batch", min=1, max=LARGEST_BATCH), **sides}
+        free[axis] = multiple * dim if multiple > 1 else dim
+    return free
 
 
 def _plain(config: object) -> object:

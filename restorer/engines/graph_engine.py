@@ -13,11 +13,12 @@ from restorer import machine
 from restorer.engines.shared import (
     AGREES_FROM,
     EQUAL_FROM,
+    closeness,
     from_native,
     memory_errors,
+    output_shape,
     pixels_per_second,
     probe,
-    psnr,
     to_native,
 )
 from restorer.errors import UnsupportedError, WeightsError, first_line
@@ -105,15 +106,14 @@ class GraphEngine:
         """Time one small batch and hold it against PyTorch."""
         x = probe(self.traits)
         y = self.run({"image": x})["image"]
-        height, width = (self.traits.scale * side for side in x.shape[2:])
-        if tuple(y.shape) != (1, self.traits.out_channels, height, width):
+        if self.traits.makes_pictures and tuple(y.shape) != output_shape(self.traits, x):
             raise WeightsError(
                 f"the graph makes {tuple(y.shape)} of {tuple(x.shape)}, not what it says of itself; export it again"
             )
         self.pixels_per_second = pixels_per_second(self.run, x)
         if exact is None:
             return
-        close = psnr(y, exact(x))
+        close = closeness(y, exact(x), self.traits)
         if close < (AGREES_FROM if self.run_again is not None else EQUAL_FROM):
             raise UnsupportedError(
                 f"{self.graph.where} disagrees with PyTorch on this machine ({close:.0f} dB); use --engine eager"

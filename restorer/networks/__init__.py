@@ -4,5 +4,9 @@ NETWORKS = {
     "esrgan": "upscale: residual-in-residual dense blocks; ESRGAN and Real-ESRGAN (2018, 2021)",
     "srgan": "upscale: residual blocks, pixel shuffle; SRGAN, SRResNet, MSRResNet (2016)",
     "compact": "upscale: a plain chain of convolutions at low resolution; SRVGGNetCompact (2021)",
+    "stylegan2": "generate: noise becomes a style that paints from a constant up (2019)",
+    "retinaface": "detect: faces and five landmarks in one pass, over ResNet-50 or a quarter of MobileNet (2019)",
+    "mtcnn": "detect: faces by three small networks, each looking closer: P-Net, R-Net, O-Net (2016)",
+    "gfpgan": "face: a U-Net reads a damaged face, StyleGAN2 paints it anew (2021)",
 }
 """Network name -> one line on it. The module of the same name holds its `SPEC`."""

@@ -133,7 +133,7 @@ def _told_activation(facts: Facts) -> ActivationName:
     )
 
 
-def rename(weights: StateDict) -> StateDict:
+def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Number the layers of an ncnn file: convolutions alternate with PReLU, or follow each other without it."""
     layers = ncnn_layers(weights)
     kinds = [layer.split(".")[1] for layer in layers]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from restorer.networks.layers import rename_keys
+from restorer.networks.layers import leaky, rename_keys
 from restorer.networks.spec import StateDict, at_least_one
 
 _PUBLISHED = (
@@ -69,7 +69,7 @@ class VGGDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         assert x.shape[-2:] == (self.side, self.side), f"takes {self.side}x{self.side}, got {tuple(x.shape)}"
-        return self.linear2(_leaky(self.linear1(self.body(x).flatten(1))))
+        return self.linear2(leaky(self.linear1(self.body(x).flatten(1))))
 
 
 def _layer(name: str, into: int, out: int, *, kernel: int, stride: int, norm: bool) -> OrderedDict[str, nn.Module]:
@@ -78,7 +78,7 @@ def _layer(name: str, into: int, out: int, *, kernel: int, stride: int, norm: bo
     layers[f"conv{name}"] = nn.Conv2d(into, out, kernel, stride, padding=1, bias=not norm)
     if norm:
         layers[f"bn{name}"] = nn.BatchNorm2d(out)
-    layers[f"act{name}"] = nn.LeakyReLU(0.2)
+    layers[f"act{name}"] = nn.LeakyReLU(0.2, inplace=True)
     return layers
 
 
@@ -118,23 +118,19 @@ class UNetDiscriminator(nn.Module):
         self.conv9 = nn.Conv2d(f, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        down = [_leaky(self.conv0(x))]
+        down = [leaky(self.conv0(x))]
         for conv in (self.conv1, self.conv2, self.conv3):
-            down.append(_leaky(conv(down[-1])))
+            down.append(leaky(conv(down[-1])))
         y = down.pop()
         for conv in (self.conv4, self.conv5, self.conv6):
-            y = _leaky(conv(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)))
+            y = leaky(conv(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)))
             across = down.pop()
             y = y + across if self.skip else y
-        return self.conv9(_leaky(self.conv8(_leaky(self.conv7(y)))))
+        return self.conv9(leaky(self.conv8(leaky(self.conv7(y)))))
 
 
 def _spectral(into: int, out: int, *, side: int = 3, stride: int = 1) -> nn.Module:
     return spectral_norm(nn.Conv2d(into, out, side, stride, padding=1, bias=False))
-
-
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
 
 
 DiscriminatorConfig = VGGDiscriminatorConfig | UNetDiscriminatorConfig

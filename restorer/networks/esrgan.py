@@ -19,6 +19,7 @@ from restorer.networks.layers import (
     count_blocks,
     in_blocks,
     keys_like,
+    leaky,
     ncnn_layers,
     rename_keys,
     rename_ncnn,
@@ -85,12 +86,12 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x0 = x.to(self.conv1.weight.dtype)
-        x1 = _leaky(self.conv1(x0))  # (N, G, h, w)
-        x2 = _leaky(self.conv2(torch.cat((x0, x1), 1)))
+        x1 = leaky(self.conv1(x0))  # (N, G, h, w)
+        x2 = leaky(self.conv2(torch.cat((x0, x1), 1)))
         if self.conv1x1 is not None:
             x2 = x2 + self.conv1x1(x0)
-        x3 = _leaky(self.conv3(torch.cat((x0, x1, x2), 1)))
-        x4 = _leaky(self.conv4(torch.cat((x0, x1, x2, x3), 1)))
+        x3 = leaky(self.conv3(torch.cat((x0, x1, x2), 1)))
+        x4 = leaky(self.conv4(torch.cat((x0, x1, x2, x3), 1)))
         if self.conv1x1 is not None:
             x4 = x4 + x2
         y = self.conv5(torch.cat((x0, x1, x2, x3, x4), 1))  # (N, F, h, w)
@@ -139,12 +140,8 @@ class ESRGAN(nn.Module):
         """(N, F, h, w) -> (N, Cout, H, W): double the sides as often as asked, then paint."""
         for index in range(1, self.config.upsamples + 1):
             conv = self.get_submodule(f"conv_up{index}")
-            x = _leaky(conv(F.interpolate(x, scale_factor=2, mode="nearest")))
-        return self.conv_last(_leaky(self.conv_hr(x)))
-
-
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+            x = leaky(conv(F.interpolate(x, scale_factor=2, mode="nearest")))
+        return self.conv_last(leaky(self.conv_hr(x)))
 
 
 def traits(config: ESRGANConfig) -> Traits:
@@ -214,7 +211,7 @@ _FROM_MID = (  # xinntao/ESRGAN, KAIR
 )
 
 
-def rename(weights: StateDict) -> StateDict:
+def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Bring the four other dialects to BasicSR's names."""
     if any(key.startswith("RRDB_trunk.0.RDB") for key in weights):
         return rename_keys(weights, _FROM_MID)

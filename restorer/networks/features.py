@@ -43,9 +43,10 @@ class Features(nn.Module):
         backbone = get_backbone(name)
         self.layers = {layer: _index(name, backbone, layer) for layer in layers}
         steps = list(backbone.build())[: max(self.layers.values()) + 1]
-        for module in (inner for step in steps for inner in step.modules()):
-            if isinstance(module, nn.ReLU | nn.ReLU6):
-                module.inplace = False  # a layer before an activation must stay what it was
+        for index in self.layers.values():
+            after = steps[index + 1] if index + 1 < len(steps) else None
+            if isinstance(after, nn.ReLU):
+                after.inplace = False  # what a layer gave must stay what it was
         self.steps = nn.Sequential(*steps)
         if weights is not None:
             self.steps.load_state_dict(_chosen(name, backbone, weights, self.steps.state_dict()))
@@ -125,8 +126,8 @@ class InvertedResidual(nn.Sequential):
     def __init__(self, channels: tuple[int, int], *, widen: int, side: int, stride: int) -> None:
         into, out = channels
         wide = into * widen
-        first = [] if widen == 1 else [SameConv(into, wide, 1, bias=False), _norm(wide), nn.ReLU6()]
-        middle = [SameConv(wide, wide, side, stride, groups=wide, bias=False), _norm(wide), nn.ReLU6()]
+        first = [] if widen == 1 else [SameConv(into, wide, 1, bias=False), _norm(wide), nn.ReLU6(inplace=True)]
+        middle = [SameConv(wide, wide, side, stride, groups=wide, bias=False), _norm(wide), nn.ReLU6(inplace=True)]
         super().__init__(*first, *middle, SameConv(wide, out, 1, bias=False), _norm(out))
         self.adds = stride == 1 and into == out
 
@@ -146,7 +147,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _lite0() -> nn.Sequential:
-    stem = nn.Sequential(SameConv(3, 32, 3, 2, bias=False), _norm(32), nn.ReLU6())
+    stem = nn.Sequential(SameConv(3, 32, 3, 2, bias=False), _norm(32), nn.ReLU6(inplace=True))
     steps: list[nn.Module] = [stem]
     into = 32
     for blocks, widen, side, stride, out in _LITE0:

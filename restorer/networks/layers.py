@@ -82,10 +82,18 @@ def _cuts(length: int, side: int) -> list[tuple[int, int]]:
 
 
 def activation(name: ActivationName, *, slopes: int = 1) -> nn.Module:
-    """Make an activation; "leakyrelu" has BasicSR's slope of 0.1, and `slopes` is how many "prelu" learns."""
+    """Make an activation; "leakyrelu" has BasicSR's slope of 0.1, and `slopes` is how many "prelu" learns.
+
+    It may write over what it is given: the result of a convolution or a norm, which nobody else reads.
+    """
     if name == "prelu":
         return PReLU(slopes)
-    return nn.ReLU() if name == "relu" else nn.LeakyReLU(0.1)
+    return nn.ReLU(inplace=True) if name == "relu" else nn.LeakyReLU(0.1, inplace=True)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> same, written over `x`: leaky ReLU of slope 0.2, for results that nobody else reads."""
+    return F.leaky_relu(x, 0.2, inplace=True)
 
 
 def check_slope(facts: Facts, expected: float) -> None:
@@ -152,6 +160,16 @@ def conv_shape(weights: StateDict, key: str) -> tuple[int, int, int]:
     if len(shape) != 4 or 0 in shape or shape[2] != shape[3]:
         raise WeightsError(f"{key} has shape {shape}, expected a square convolution kernel; the file is damaged")
     return shape[0], shape[1], shape[2]
+
+
+def linear_shape(weights: StateDict, key: str) -> tuple[int, int]:
+    """Read (out, in) of the linear layer's weight at `key`."""
+    if key not in weights:
+        raise WeightsError(f"these weights lack {key}; use a whole checkpoint")
+    shape = tuple(weights[key].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise WeightsError(f"{key} has shape {shape}, expected a matrix; the file is damaged")
+    return shape[0], shape[1]
 
 
 def shuffle_factor(channels: int, *, onto: int) -> int:

@@ -36,7 +36,11 @@ class Traits:
     min_side: int = 1
     """The smallest input side that works."""
     fixed_size: tuple[int, int] | None = None
-    """The only (height, width) that works; None for any."""
+    """The only (height, width) that works; None for any. Of a network that starts from noise, the size it makes."""
+    latent: int | None = None
+    """Numbers of noise that it starts from, (N, latent); None for a network that takes pictures."""
+    makes_pictures: bool = True
+    """Otherwise it answers with numbers, (N, ...), which engines hand on as they are."""
     radius: int | None
     """No output depends on an input farther away than this; None when every output depends on the whole picture."""
     overlap: int
@@ -100,8 +104,8 @@ class NetworkSpec:
     """(renamed weights, facts) -> whether they are this network's."""
     read_config: Callable[[StateDict, Facts], Any]
     """(renamed weights, facts) -> config."""
-    rename: Callable[[StateDict], StateDict] = lambda weights: weights
-    """Weights in any published dialect -> in this network's own key names; foreign weights come back unchanged."""
+    rename: Callable[[StateDict, Facts], StateDict] = lambda weights, facts: weights
+    """(weights in any published dialect, facts) -> in this network's own names; foreign ones come back unchanged."""
     float_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """config -> submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
     stages: Callable[[nn.Module], tuple[Stage, ...]] | None = None
@@ -137,7 +141,7 @@ def load_weights(weights: StateDict, *, facts: Facts = NO_FACTS) -> Model:
     """
     for name in NETWORKS:
         spec = get_spec(name)
-        renamed = spec.rename(weights)
+        renamed = spec.rename(weights, facts)
         if spec.detect(renamed, facts):
             return _load(spec, renamed, facts)
     raise UnknownWeightsError(

@@ -236,7 +236,7 @@ _FROM_MMAGIC = (
 )
 
 
-def rename(weights: StateDict) -> StateDict:
+def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Bring the four published dialects to the names above."""
     if any(key.startswith("trunk.0.rcb.") for key in weights):
         return rename_keys(weights, _FROM_LORNATANG)

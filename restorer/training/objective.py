@@ -217,7 +217,9 @@ def _descend(
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     total = _average(parameters, torch.stack(list(terms.values())).sum())
-    length = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
+    length = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if clip:
+        nn.utils.clip_grads_with_norm_(parameters, clip, length)
     told = {f"{player}/gradient": length.detach()}
     if torch.isfinite(length) and torch.isfinite(total):
         optimiser.step()

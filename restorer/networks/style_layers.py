@@ -1,0 +1,200 @@
+"""What style-based networks share: convolutions that a style modulates, and the pyramid of them that paints a picture.
+
+Weights are plain: what published files multiply at run time (equalised learning rates, the activation's gain) is in
+them. Letters: N batch, C channels, h w sides of a layer, S length of a style, L styles of one picture.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restorer.networks.layers import Conv, leaky
+from restorer.networks.spec import at_least_one
+
+Resampling = Literal["bilinear", "fir"]
+"""How sides are doubled and halved: bilinear, or zeros between the pixels and the filter [1, 3, 3, 1]."""
+RESAMPLINGS: tuple[Resampling, ...] = ("bilinear", "fir")
+TAPS = (1.0, 3.0, 3.0, 1.0)
+GAIN = math.sqrt(2)
+"""What keeps the variance through a leaky ReLU of slope 0.2, as StyleGAN2 has it."""
+EPSILON = 1e-8
+
+
+class ModulatedConv(Conv):
+    """(N, Cin, h, w), (N, Cin) -> (N, Cout, h, w), or twice the sides: a convolution under a style (arXiv:1912.04958).
+
+    The style scales the input's channels, and the result's channels are scaled back: the same numbers as with a kernel
+    for each picture, and the weights stay constant. Styles and scales are float32, whatever the weights are.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        side: int = 3,
+        *,
+        demodulate: bool = True,
+        up: Resampling | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, side, bias=False)
+        self.demodulate, self.up = demodulate, up
+        nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels * side**2))
+
+    def forward(self, x: Tensor, scales: Tensor) -> Tensor:  # type: ignore[override]
+        x = x * scales[:, :, None, None].to(x.dtype)
+        if self.up == "fir":
+            kernel = self.weight.transpose(0, 1)
+            y = filtered(F.conv_transpose2d(x.to(kernel.dtype), kernel, stride=2), pad=1, gain=4)
+        else:
+            y = super().forward(doubled(x, "bilinear") if self.up == "bilinear" else x)
+        if not self.demodulate:
+            return y
+        power = self.weight.float().square().sum((2, 3))  # (Cout, Cin)
+        back = GAIN * torch.rsqrt(F.linear(scales.float().square(), power) + EPSILON)
+        return y * back[:, :, None, None].to(y.dtype)
+
+
+class StyleConv(nn.Module):
+    """(N, Cin, h, w), (N, S), (1 or N, 1, h', w') -> (N, Cout, h', w'): modulated, noise added, activated."""
+
+    def __init__(self, in_channels: int, out_channels: int, style: int, *, up: Resampling | None = None) -> None:
+        super().__init__()
+        self.modulation = modulation(style, in_channels)
+        self.conv = ModulatedConv(in_channels, out_channels, up=up)
+        self.noise_strength = nn.Parameter(torch.zeros(1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
+        y = self.conv(x, self.modulation(style))
+        y = y + (self.noise_strength * noise + self.bias[None, :, None, None]).to(y.dtype)
+        return leaky(y)
+
+
+class ToRGB(nn.Module):
+    """(N, Cin, h, w), (N, S) -> (N, 3, h, w), float32."""
+
+    def __init__(self, in_channels: int, style: int) -> None:
+        super().__init__()
+        self.modulation = modulation(style, in_channels)
+        self.conv = ModulatedConv(in_channels, 3, 1, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        return self.conv(x, self.modulation(style)).to(self.bias.dtype) + self.bias[None, :, None, None]
+
+
+class Synthesis(nn.Module):
+    """(N, L, S) -> (N, 3, side, side) in [-1, 1] or so: from a constant of 4x4 up, each size adding to the picture."""
+
+    def __init__(self, widths: Sequence[int], style: int, resampling: Resampling) -> None:
+        """`widths` are the channels at 4, 8, 16, ... pixels."""
+        super().__init__()
+        self.resampling = resampling
+        self.constant = nn.Parameter(torch.randn(1, widths[0], 4, 4))
+        self.layers = nn.ModuleList([StyleConv(widths[0], widths[0], style)])
+        self.to_rgb = nn.ModuleList([ToRGB(widths[0], style)])
+        for into, out in pairwise(widths):
+            self.layers.extend([StyleConv(into, out, style, up=resampling), StyleConv(out, out, style)])
+            self.to_rgb.append(ToRGB(out, style))
+        for index in range(len(self.layers)):
+            side = 2 ** ((index + 5) // 2)
+            self.register_buffer(f"noise_{index}", torch.randn(1, 1, side, side))
+
+    def forward(
+        self, styles: Tensor, conditions: Sequence[tuple[Tensor, Tensor]] = (), noise: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """`conditions` are scale and shift of half or all channels at 8, 16, ... pixels; `noise` None is the stored."""
+        noise = self.stored_noise() if noise is None else noise
+        x = self.constant.expand(styles.shape[0], -1, -1, -1)
+        x = self.layers[0](x, styles[:, 0], noise[0])
+        picture = self.to_rgb[0](x, styles[:, 1])
+        for level in range(1, len(self.to_rgb)):
+            first, second = 2 * level - 1, 2 * level
+            x = self.layers[first](x, styles[:, first], noise[first])
+            if level <= len(conditions):
+                x = conditioned(x, *conditions[level - 1])
+            x = self.layers[second](x, styles[:, second], noise[second])
+            picture = doubled(picture, self.resampling) + self.to_rgb[level](x, styles[:, second + 1])
+        return picture
+
+    def stored_noise(self) -> list[Tensor]:
+        """-> the noise that is part of the weights, (1, 1, h, w) for each layer."""
+        return [self.get_buffer(f"noise_{index}") for index in range(len(self.layers))]
+
+    @property
+    def styles(self) -> int:
+        """L, how many styles a picture has."""
+        return 2 * len(self.to_rgb)
+
+
+def modulation(style: int, channels: int) -> nn.Linear:
+    """(N, S) -> (N, C): what a style asks of a layer's channels, one by one; about 1 at the start."""
+    linear = nn.Linear(style, channels)
+    nn.init.normal_(linear.weight, std=1 / math.sqrt(style))
+    nn.init.ones_(linear.bias)
+    return linear
+
+
+def conditioned(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """(N, C, h, w), (N, c, h, w), same -> (N, C, h, w): scale and shift the last c channels."""
+    kept = x.shape[1] - scale.shape[1]
+    if kept == 0:
+        return x * scale + shift
+    return torch.cat([x[:, :kept], x[:, kept:] * scale + shift], dim=1)
+
+
+def doubled(x: Tensor, resampling: Resampling) -> Tensor:
+    """(N, C, h, w) -> (N, C, 2h, 2w)."""
+    if resampling == "bilinear":
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    kernel = _kernel(x, gain=4).expand(x.shape[1], 1, -1, -1)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+def halved(x: Tensor, resampling: Resampling) -> Tensor:
+    """(N, C, h, w) -> (N, C, h/2, w/2)."""
+    if resampling == "bilinear":
+        return F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)
+    return filtered(x, pad=1, stride=2)
+
+
+def filtered(x: Tensor, *, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:
+    """(N, C, h, w) -> each channel through the filter [1, 3, 3, 1] both ways, with `pad` zeros around."""
+    kernel = _kernel(x, gain=gain).expand(x.shape[1], 1, -1, -1)
+    return F.conv2d(x, kernel, padding=pad, stride=stride, groups=x.shape[1])
+
+
+def _kernel(x: Tensor, *, gain: float) -> Tensor:
+    taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device) / sum(TAPS)
+    return (gain * taps[:, None] * taps[None, :])[None, None]
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """Refuse channels of a pyramid that cannot be built."""
+    at_least_one(**{f"widths[{index}]": width for index, width in enumerate(widths)})
+    if len(widths) < 2:
+        raise ValueError(f"widths must name the channels at 4 and 8 pixels at least, got {len(widths)}")
+
+
+def usual_widths(side: int, multiplier: float = 2.0) -> tuple[int, ...]:
+    """The published channels at 4, 8, ... `side` pixels.
+
+    >>> usual_widths(256)
+    (512, 512, 512, 512, 512, 256, 128)
+    """
+    sides = [2**power for power in range(2, side.bit_length())]
+    return tuple(512 if each <= 32 else round(16384 / each * multiplier) for each in sides)
+
+
+def operations_of(widths: Sequence[int], resampling: Resampling) -> int:
+    """Multiplications of the convolutions of a `Synthesis`, for one picture; between zeros there are none to do."""
+    total = 16 * (9 * widths[0] ** 2 + 3 * widths[0])
+    for level, (into, out) in enumerate(pairwise(widths), start=1):
+        low, high = (2 * 2**level) ** 2, (4 * 2**level) ** 2
+        total += 9 * into * out * (low if resampling == "fir" else high) + (9 * out**2 + 3 * out) * high
+    return total
