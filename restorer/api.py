@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -24,25 +23,22 @@ from restorer.errors import (
 )
 from restorer.networks.foreign import load_foreign
 from restorer.networks.spec import Model, StateDict, load_weights
-from restorer.pipeline.codecs.intake import naming
-from restorer.pipeline.codecs.modes import to_arrays
+from restorer.pipeline.faces.choose import Face
+from restorer.pipeline.faces.tools import open_tools
+from restorer.pipeline.faces.work import AlignedWork, FaceWork, Tools
+from restorer.pipeline.kinds import through_array, through_pil, warn_of_bytes, worked
 from restorer.pipeline.picture import Picture, read_picture
+from restorer.pipeline.plain import Plain
 from restorer.pipeline.restore import Progress, Upscale
-from restorer.pipeline.settings import SMALLEST_TILE, UpscaleSettings
-from restorer.pipeline.source import ArrayTaker, RowTaker
+from restorer.pipeline.settings import NO_MODEL, SMALLEST_TILE, FaceSettings, UpscaleSettings
 from restorer.pipeline.tensors import restore_tensor
 from restorer.weights.find import find_weights
 from restorer.weights.read import is_onnx, read_checkpoint
 from restorer.weights.records import partners
 
 log = logging.getLogger(__name__)
-DEFAULTS = UpscaleSettings()
-ARRAY_DTYPES = ("uint8", "uint16", "float32")
-"""What the pipeline computes in; other floats are made float32 on the way in and what they were on the way out."""
-BRIGHTEST = 64.0
-"""Floats above this are thought to be a mistake of scale."""
+DEFAULTS, FACE_DEFAULTS = UpscaleSettings(), FaceSettings()
 MOST_AT_ONCE = 16
-KEPT_BY_PIL = ("dpi", "exif", "xmp")
 
 
 def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None) -> Model:
@@ -104,19 +100,7 @@ class Restorer:
 
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
         """Picture -> Picture of the size the settings ask for; depth, alpha, profile and metadata are kept."""
-        work = self.plan(picture)
-        channels = picture.pixels.shape[2] + (picture.alpha is not None)
-        takers: list[ArrayTaker] = []
-
-        def open_rows() -> RowTaker:
-            takers[:] = [ArrayTaker(work.size_out, channels, picture.pixels.dtype)]
-            return takers[0]
-
-        work.run(open_rows, progress=progress)
-        array = takers[0].array
-        if picture.alpha is None:
-            return replace(picture, pixels=array)
-        return replace(picture, pixels=np.ascontiguousarray(array[:, :, :-1]), alpha=array[:, :, -1].copy())
+        return worked(self.plan(picture), picture, progress)
 
     def __call__(self, x: Any) -> Any:
         """A picture of any kind -> the same kind, larger."""
@@ -127,11 +111,11 @@ class Restorer:
         if isinstance(x, Tensor):
             return self._tensor(x)
         if isinstance(x, np.ndarray):
-            return self._array(x)
+            return through_array(x, self.restore)
         if isinstance(x, str | Path | bytes):
             return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
         if isinstance(x, Image.Image):
-            return self._pil(x)
+            return through_pil(x, self.restore)
         raise PictureError(
             f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path"
         )
@@ -140,7 +124,7 @@ class Restorer:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise PictureError("the tensor holds NaN or infinity; replace them first, such as with torch.nan_to_num")
         if x.is_floating_point() and x.numel():
-            _warn_of_bytes(float(x.max()))
+            warn_of_bytes(float(x.max()))
         tile, most = self.settings.tile, MOST_AT_ONCE
         while True:
             try:
@@ -153,40 +137,76 @@ class Restorer:
                     tile = max(SMALLEST_TILE, (tile or max(x.shape[-2:])) // 2)
                 most = 1  # first one tile at a time, then smaller ones
 
-    def _array(self, x: NDArray[Any]) -> NDArray[Any]:
-        if x.ndim == 4 and len(x):
-            return np.stack([self._array(item) for item in x]).astype(x.dtype, copy=False)
-        if x.ndim == 2:
-            return self._array(x[:, :, None])[:, :, 0]
-        if x.ndim != 3 or x.shape[2] not in (1, 2, 3, 4):
-            raise PictureError(f"expected an array (H, W[, 1 to 4]) or (N, H, W, C), got shape {x.shape}")
-        if x.dtype.name not in ARRAY_DTYPES and x.dtype.kind != "f":
-            raise PictureError(f"expected uint8, uint16 or float in [0, 1], got {x.dtype}; convert it first")
-        if x.dtype.kind == "f" and x.size:
-            _warn_of_bytes(float(x.max()))
-        pixels = x.astype(x.dtype.name if x.dtype.name in ARRAY_DTYPES else np.float32, copy=False)
-        alpha = pixels[:, :, -1] if x.shape[2] in (2, 4) else None
-        colour = pixels[:, :, : 3 if x.shape[2] >= 3 else 1]
-        out = _joined(self.restore(Picture(pixels=np.ascontiguousarray(colour), alpha=alpha)))
-        in_range = x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1
-        return (out.clip(0, 1) if in_range else out).astype(x.dtype)
 
-    def _pil(self, image: Image.Image) -> Image.Image:
-        """Modes that are no pixels of their own (P, 1, CMYK, ...) come back as what they stand for."""
-        if image.mode in ("I", "F"):
-            raise PictureError(f"a PIL image of mode {image.mode} does not say what is white; convert it to I;16 or L")
-        with naming("PIL image"):
-            arrays = to_arrays(image, bits=1 if image.mode == "1" else 8)
-        for notice in arrays.notices:
-            log.warning("PIL image: %s", notice)
-        deep = arrays.pixels.dtype == np.uint16  # PIL has no 16-bit grey with alpha
-        done = self.restore(Picture(pixels=arrays.pixels, alpha=None if deep else arrays.alpha))
-        array = _joined(done)
-        out = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-        out.info = {key: image.info[key] for key in KEPT_BY_PIL if key in image.info}
-        if arrays.icc is not None:
-            out.info["icc_profile"] = arrays.icc
-        return out
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FaceResult:
+    """A picture with its faces restored, and what became of each."""
+
+    picture: Any
+    """Of the kind that was given; a path or bytes give a Picture."""
+    faces: tuple[Face, ...]
+    """Boxes, landmarks, scores, strengths, and why a face was left as it was; the largest first."""
+
+
+class Faces:
+    """A face model, a detector and a model for the rest, ready to run: call it with pictures, as a Restorer."""
+
+    def __init__(self, tools: Tools, background: Restorer | None, settings: FaceSettings) -> None:
+        """`background` None resamples plainly."""
+        self.tools, self.background, self.settings = tools, background, settings
+        self.engine = tools.engine
+
+    @classmethod
+    def open(cls, model: str | Path | None = None, *, settings: FaceSettings = FACE_DEFAULTS) -> "Faces":
+        """Find all weights, recognise their networks, choose device and precision; `model` wins over the settings'."""
+        if model is not None:
+            settings = replace(settings, model=str(model))
+        rest = settings.background
+        background = None
+        if rest.model != NO_MODEL and not settings.aligned:
+            background = Restorer.open(settings=rest)
+        return cls(open_tools(settings, open_model), background, settings)
+
+    def plan(self, picture: Picture) -> FaceWork | AlignedWork:
+        """What would be done to a picture, or is about to be: its faces are found now."""
+        if picture.pixels.dtype == np.float32:
+            _check_finite(picture)
+        if self.settings.aligned:
+            return AlignedWork(picture, self.tools, self.settings)
+        rest = self.settings.background
+        around = Plain(picture, rest) if self.background is None else self.background.plan(picture)
+        return FaceWork(picture, around, self.tools, self.settings)
+
+    def restore(self, picture: Picture, *, progress: Progress | None = None) -> FaceResult:
+        """Picture -> the picture with its faces restored; depth, alpha, profile and metadata are kept."""
+        work = self.plan(picture)
+        done = worked(work, picture, progress)
+        return FaceResult(picture=done, faces=tuple(work.faces))
+
+    def __call__(self, x: Any) -> FaceResult:
+        """A PIL image, an array (H, W[, C]), a Picture, bytes or a path -> the result, with the same kind in it."""
+        if isinstance(x, Picture):
+            return self.restore(x)
+        if isinstance(x, str | Path | bytes):
+            return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
+        seen: list[FaceResult] = []
+
+        def run(picture: Picture) -> Picture:
+            seen.append(self.restore(picture))
+            return cast(Picture, seen[-1].picture)
+
+        if isinstance(x, np.ndarray) and x.ndim != 4:
+            return FaceResult(picture=through_array(x, run), faces=seen[0].faces)
+        if isinstance(x, Image.Image):
+            return FaceResult(picture=through_pil(x, run), faces=seen[0].faces)
+        raise PictureError(
+            f"cannot find faces in {type(x).__name__}; give a PIL image, an array (H, W, C), bytes or a path"
+        )
+
+
+def restore_faces(x: Any, *, model: str | Path | None = None, settings: FaceSettings = FACE_DEFAULTS) -> FaceResult:
+    """A picture of any kind -> the same with its faces restored: `Faces.open(model, settings=settings)(x)`."""
+    return Faces.open(model, settings=settings)(x)
 
 
 def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSettings = DEFAULTS) -> Any:
@@ -211,22 +231,9 @@ def _of_file(path: Path, settings: UpscaleSettings) -> Engine:
     )
 
 
-def _warn_of_bytes(largest: float) -> None:
-    """Scene values of a few times white are common; 255 is most often a forgotten division."""
-    if largest > BRIGHTEST:
-        log.warning("floats are taken to be in [0, 1], but go up to %g; divide by 255 if that is white", largest)
-
-
 def _check_finite(picture: Picture) -> None:
     if not all(np.isfinite(plane).all() for plane in (picture.pixels, picture.alpha) if plane is not None):
         raise PictureError("the picture holds NaN or infinity; replace them first, such as with numpy.nan_to_num")
-
-
-def _joined(picture: Picture) -> NDArray[Any]:
-    """(H, W, C[+1]): alpha last."""
-    if picture.alpha is None:
-        return picture.pixels
-    return np.concatenate([picture.pixels, picture.alpha[:, :, None]], axis=2)
 
 
 def _weights(name: str | Path) -> tuple[StateDict, dict[str, object]]:

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from restorer.engines.shared import input_shape
+from restorer.networks.arcface import ArcFaceConfig
+from restorer.networks.bisenet import BiSeNetConfig
 from restorer.networks.compact import CompactConfig
 from restorer.networks.esrgan import ESRGANConfig
 from restorer.networks.gfpgan import GFPGANConfig
 from restorer.networks.mtcnn import MTCNNConfig
+from restorer.networks.parsenet import ParseNetConfig
 from restorer.networks.retinaface import RetinaFaceConfig
 from restorer.networks.spec import Traits, get_spec
 from restorer.networks.srgan import SRGAN, SRGANConfig
@@ -25,7 +29,8 @@ class Case:
     """A network, and what is promised of it."""
 
     name: str
-    config: ESRGANConfig | CompactConfig | SRGANConfig | GFPGANConfig | StyleGAN2Config | RetinaFaceConfig | MTCNNConfig
+    config: Any
+    """Of the network."""
     input: Shape
     output: Shape
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -111,6 +116,9 @@ CASES = [
     Case("mtcnn", MTCNNConfig(), (2, 3, 21, 30), (2, 5, 6, 10)),
     Case("mtcnn", MTCNNConfig(stage="r"), (2, 3, 24, 24), (2, 5)),
     Case("mtcnn", MTCNNConfig(stage="o"), (2, 3, 48, 48), (2, 15)),
+    Case("parsenet", ParseNetConfig(widths=(4, 8), blocks=2, classes=5), (2, 3, 64, 64), (2, 5, 64, 64)),
+    Case("bisenet", BiSeNetConfig(features=4, blocks=(1, 2, 1, 1)), (2, 3, 40, 33), (2, 19, 40, 33)),
+    Case("arcface", ArcFaceConfig(side=32, features=4, blocks=(1, 2, 1, 1), embedding=6), (2, 1, 32, 32), (2, 6)),
 ]
 
 
@@ -144,8 +152,8 @@ def traits_of(case: Case) -> Traits:
 
 def of_size(traits: Traits, count: int, height: int, width: int) -> Shape:
     """Shape of a batch of so many units of the network's multiple, or of its own size where it has one."""
-    size = height * traits.multiple_of, width * traits.multiple_of
-    return input_shape(traits, count, size)
+    sides = [max(side, -(-traits.min_side // traits.multiple_of)) * traits.multiple_of for side in (height, width)]
+    return input_shape(traits, count, (sides[0], sides[1]))
 
 
 def random_batch(shape: Shape, *, seed: int = 1) -> torch.Tensor:

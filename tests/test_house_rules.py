@@ -39,8 +39,16 @@ ROOMS = [
 """Left to right: a room imports only from itself and from rooms to its left."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 NETWORKS = PACKAGE / "networks"
-NETWORK_HELPERS = {"__init__", "spec", "layers", "discriminators", "features", "foreign"}
-NETWORK_IMPORTS = ("torch", "restorer.errors", "restorer.networks.spec", "restorer.networks.layers", "restorer.kernels")
+STYLE = ("style_layers", "style_dialects")
+NETWORK_HELPERS = {"__init__", "spec", "layers", "discriminators", "features", "foreign", *STYLE}
+NETWORK_IMPORTS = (
+    "torch",
+    "restorer.errors",
+    "restorer.networks.spec",
+    "restorer.networks.layers",
+    *(f"restorer.networks.{name}" for name in STYLE),
+    "restorer.kernels",
+)
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "pty"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "hasattr", "os.system", "os.popen", "torch.load"}
 LOSSY_CALLS = {"cv2.imread", "cv2.imwrite"}  # they turn, cut to 8 bits, and report failure by a value

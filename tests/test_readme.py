@@ -186,7 +186,7 @@ def row(record: Record) -> str:
 
 def test_the_table_of_models_is_that_of_the_records():
     """To write it anew: print(*map(row, CHECKPOINTS.values()), sep="\\n")."""
-    rows = re.findall(r"^\| \[[\w-]+\]\(.*\|$", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| \[[\w.-]+\]\(.*\|$", README, flags=re.MULTILINE)
     assert rows == [row(record) for record in CHECKPOINTS.values()]
 
 

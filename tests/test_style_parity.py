@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from restorer.errors import AmbiguousWeightsError, WeightsError
 from restorer.networks.gfpgan import SPEC, GFPGANConfig
 from restorer.networks.spec import Model, load_weights
-from restorer.networks.style_layers import usual_widths
-from restorer.networks.stylegan2 import StyleGAN2Config
 from restorer.weights.read import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -208,8 +206,3 @@ def test_keys_that_do_not_tell_need_a_fact(archs, form):
         load_weights(weights)
     with pytest.raises(WeightsError, match="resampling=cubic does not fit"):
         load_weights(weights, facts={"resampling": "cubic"})
-
-
-def test_usual_widths_are_the_published_ones():
-    assert StyleGAN2Config().widths == (512, 512, 512, 512, 512, 256, 128, 64, 32)
-    assert usual_widths(512, 1) == (512, 512, 512, 512, 256, 128, 64, 32)

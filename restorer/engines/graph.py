@@ -224,7 +224,8 @@ def _example(traits: Traits, form: GraphForm) -> tuple[int, ...]:
         return input_shape(traits, 1, form.size)
     if traits.fixed_size is not None:
         return input_shape(traits, 2, traits.fixed_size)
-    units = max(12, 1 - -traits.min_side // traits.multiple_of)
+    least = 12 if traits.makes_pictures else 72  # networks that answer with numbers shrink more, down to sides of 1
+    units = max(least, 1 - -traits.min_side // traits.multiple_of)
     return (2, traits.in_channels, units * traits.multiple_of, (units + 4) * traits.multiple_of)
 
 

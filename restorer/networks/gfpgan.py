@@ -15,6 +15,7 @@ from restorer.networks.style_dialects import Renaming, from_basicsr, marked, rea
 from restorer.networks.style_layers import (
     GAIN,
     RESAMPLINGS,
+    WIDTHS_512,
     Resampling,
     Synthesis,
     check_widths,
@@ -22,15 +23,14 @@ from restorer.networks.style_layers import (
     filtered,
     halved,
     operations_of,
-    usual_widths,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GFPGANConfig:
-    """Numbers of versions 1.2 to 1.4; the first, 1, has `usual_widths(512, 1)` and the resampling "fir"."""
+    """Numbers of versions 1.2 to 1.4; version 1 has half the widths from 64 pixels on, and the resampling "fir"."""
 
-    widths: tuple[int, ...] = usual_widths(512)
+    widths: tuple[int, ...] = WIDTHS_512
     """Channels of the painter at 4, 8, ... pixels; those of the U-Net are half. Their number says the side."""
     style: int = 512
     half: bool = True
@@ -197,40 +197,49 @@ def read_config(weights: StateDict, facts: Facts) -> GFPGANConfig:
 _BLOCKS = (("conv_body_down", "down"), ("conv_body_up", "up"))
 _UNUSED = Renaming(r"stylegan_decoder\.style_mlp\..*", None)
 """The network that makes styles of noise is in the files, and no face passes it."""
-_CLEAN = (
-    _UNUSED,
-    Renaming(r"conv_body_first\.(\w+)", r"conv_first.\1"),
-    *(Renaming(rf"{old}\.(\d+)\.(\w+)\.(\w+)", rf"{new}.\1.\2.\3") for old, new in _BLOCKS),
-    Renaming(r"final_conv\.(\w+)", r"conv_middle.\1"),
-    Renaming(r"final_linear\.(\w+)", r"to_styles.\1"),
-    Renaming(r"toRGB\.(\d+)\.(\w+)", r"to_rgb.\1.\2"),
-    Renaming(r"condition_(scale|shift)\.(\d+)\.(\d)\.(\w+)", r"\1.\2.\3.\4"),
-    *from_basicsr(r"stylegan_decoder\.", "painter.", clean=True),
-)
-_EQUALISED = (
-    _UNUSED,
-    Renaming(r"conv_body_first\.0\.weight", "conv_first.weight", GAIN, True),
-    Renaming(r"conv_body_first\.1\.bias", "conv_first.bias", GAIN),
-    *(Renaming(rf"{old}\.(\d+)\.conv1\.0\.weight", rf"{new}.\1.conv1.weight", GAIN, True) for old, new in _BLOCKS),
-    *(Renaming(rf"{old}\.(\d+)\.conv1\.1\.bias", rf"{new}.\1.conv1.bias", GAIN) for old, new in _BLOCKS),
-    *(Renaming(rf"{old}\.(\d+)\.conv2\.(?:1\.)?weight", rf"{new}.\1.conv2.weight", 1.0, True) for old, new in _BLOCKS),
-    *(Renaming(rf"{old}\.(\d+)\.conv2\.(?:2|activation)\.bias", rf"{new}.\1.conv2.bias") for old, new in _BLOCKS),
-    *(
-        Renaming(rf"{old}\.(\d+)\.skip\.(?:1\.)?weight", rf"{new}.\1.skip.weight", 1 / GAIN, True)
-        for old, new in _BLOCKS
-    ),
-    Renaming(r"final_conv\.0\.weight", "conv_middle.weight", GAIN, True),
-    Renaming(r"final_conv\.1\.bias", "conv_middle.bias", GAIN),
-    Renaming(r"final_linear\.weight", "to_styles.weight", 1.0, True),
-    Renaming(r"final_linear\.bias", "to_styles.bias"),
-    Renaming(r"toRGB\.(\d+)\.weight", r"to_rgb.\1.weight", 1.0, True),
-    Renaming(r"toRGB\.(\d+)\.bias", r"to_rgb.\1.bias"),
-    Renaming(r"condition_(scale|shift)\.(\d+)\.0\.weight", r"\1.\2.0.weight", GAIN, True),
-    Renaming(r"condition_(scale|shift)\.(\d+)\.0\.bias", r"\1.\2.0.bias", GAIN),
-    Renaming(r"condition_(scale|shift)\.(\d+)\.2\.weight", r"\1.\2.2.weight", 1.0, True),
-    Renaming(r"condition_(scale|shift)\.(\d+)\.2\.bias", r"\1.\2.2.bias"),
-    *from_basicsr(r"stylegan_decoder\.", "painter.", clean=False),
-)
+
+
+def _clean() -> tuple[Renaming, ...]:
+    return (
+        _UNUSED,
+        Renaming(r"conv_body_first\.(\w+)", r"conv_first.\1"),
+        *(Renaming(rf"{old}\.(\d+)\.(\w+)\.(\w+)", rf"{new}.\1.\2.\3") for old, new in _BLOCKS),
+        Renaming(r"final_conv\.(\w+)", r"conv_middle.\1"),
+        Renaming(r"final_linear\.(\w+)", r"to_styles.\1"),
+        Renaming(r"toRGB\.(\d+)\.(\w+)", r"to_rgb.\1.\2"),
+        Renaming(r"condition_(scale|shift)\.(\d+)\.(\d)\.(\w+)", r"\1.\2.\3.\4"),
+        *from_basicsr(r"stylegan_decoder\.", "painter.", clean=True),
+    )
+
+
+def _equalised() -> tuple[Renaming, ...]:
+    return (
+        _UNUSED,
+        Renaming(r"conv_body_first\.0\.weight", "conv_first.weight", GAIN, True),
+        Renaming(r"conv_body_first\.1\.bias", "conv_first.bias", GAIN),
+        *(Renaming(rf"{old}\.(\d+)\.conv1\.0\.weight", rf"{new}.\1.conv1.weight", GAIN, True) for old, new in _BLOCKS),
+        *(Renaming(rf"{old}\.(\d+)\.conv1\.1\.bias", rf"{new}.\1.conv1.bias", GAIN) for old, new in _BLOCKS),
+        *(
+            Renaming(rf"{old}\.(\d+)\.conv2\.(?:1\.)?weight", rf"{new}.\1.conv2.weight", 1.0, True)
+            for old, new in _BLOCKS
+        ),
+        *(Renaming(rf"{old}\.(\d+)\.conv2\.(?:2|activation)\.bias", rf"{new}.\1.conv2.bias") for old, new in _BLOCKS),
+        *(
+            Renaming(rf"{old}\.(\d+)\.skip\.(?:1\.)?weight", rf"{new}.\1.skip.weight", 1 / GAIN, True)
+            for old, new in _BLOCKS
+        ),
+        Renaming(r"final_conv\.0\.weight", "conv_middle.weight", GAIN, True),
+        Renaming(r"final_conv\.1\.bias", "conv_middle.bias", GAIN),
+        Renaming(r"final_linear\.weight", "to_styles.weight", 1.0, True),
+        Renaming(r"final_linear\.bias", "to_styles.bias"),
+        Renaming(r"toRGB\.(\d+)\.weight", r"to_rgb.\1.weight", 1.0, True),
+        Renaming(r"toRGB\.(\d+)\.bias", r"to_rgb.\1.bias"),
+        Renaming(r"condition_(scale|shift)\.(\d+)\.0\.weight", r"\1.\2.0.weight", GAIN, True),
+        Renaming(r"condition_(scale|shift)\.(\d+)\.0\.bias", r"\1.\2.0.bias", GAIN),
+        Renaming(r"condition_(scale|shift)\.(\d+)\.2\.weight", r"\1.\2.2.weight", 1.0, True),
+        Renaming(r"condition_(scale|shift)\.(\d+)\.2\.bias", r"\1.\2.2.bias"),
+        *from_basicsr(r"stylegan_decoder\.", "painter.", clean=False),
+    )
 
 
 def rename(weights: StateDict, facts: Facts) -> StateDict:
@@ -239,9 +248,9 @@ def rename(weights: StateDict, facts: Facts) -> StateDict:
     Those of the first kind were trained with filters or with bilinear resampling, which is a fact.
     """
     if "conv_body_first.weight" in weights:
-        return {**translated(weights, _CLEAN), "fir": marked("bilinear")}
+        return {**translated(weights, _clean()), "fir": marked("bilinear")}
     if "conv_body_first.0.weight" in weights:
-        return {**translated(weights, _EQUALISED), "fir": marked(told_resampling(facts, "gfpgan"))}
+        return {**translated(weights, _equalised()), "fir": marked(told_resampling(facts, "gfpgan"))}
     return weights
 
 

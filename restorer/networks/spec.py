@@ -14,7 +14,7 @@ from restorer.networks import NETWORKS
 
 StateDict = Mapping[str, Tensor]
 Facts = Mapping[str, object]
-Task = Literal["upscale", "restore", "face", "translate", "generate", "detect", "parse"]
+Task = Literal["upscale", "restore", "face", "translate", "generate", "detect", "parse", "identity"]
 
 NO_FACTS: Facts = MappingProxyType({})
 PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8"})

@@ -20,9 +20,11 @@ Resampling = Literal["bilinear", "fir"]
 """How sides are doubled and halved: bilinear, or zeros between the pixels and the filter [1, 3, 3, 1]."""
 RESAMPLINGS: tuple[Resampling, ...] = ("bilinear", "fir")
 TAPS = (1.0, 3.0, 3.0, 1.0)
-GAIN = math.sqrt(2)
+GAIN = 2**0.5
 """What keeps the variance through a leaky ReLU of slope 0.2, as StyleGAN2 has it."""
 EPSILON = 1e-8
+WIDTHS_512 = (512, 512, 512, 512, 512, 256, 128, 64)
+"""The published channels at 4, 8, ... 512 pixels, with the multiplier 2 (configuration F)."""
 
 
 class ModulatedConv(Conv):
@@ -179,16 +181,6 @@ def check_widths(widths: Sequence[int]) -> None:
     at_least_one(**{f"widths[{index}]": width for index, width in enumerate(widths)})
     if len(widths) < 2:
         raise ValueError(f"widths must name the channels at 4 and 8 pixels at least, got {len(widths)}")
-
-
-def usual_widths(side: int, multiplier: float = 2.0) -> tuple[int, ...]:
-    """The published channels at 4, 8, ... `side` pixels.
-
-    >>> usual_widths(256)
-    (512, 512, 512, 512, 512, 256, 128)
-    """
-    sides = [2**power for power in range(2, side.bit_length())]
-    return tuple(512 if each <= 32 else round(16384 / each * multiplier) for each in sides)
 
 
 def operations_of(widths: Sequence[int], resampling: Resampling) -> int:

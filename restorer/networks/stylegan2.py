@@ -28,11 +28,11 @@ from restorer.networks.style_layers import (
     EPSILON,
     GAIN,
     RESAMPLINGS,
+    WIDTHS_512,
     Resampling,
     Synthesis,
     check_widths,
     operations_of,
-    usual_widths,
 )
 
 AVERAGED = 10_000
@@ -43,7 +43,7 @@ AVERAGED = 10_000
 class StyleGAN2Config:
     """Numbers of the paper's configuration F."""
 
-    widths: tuple[int, ...] = usual_widths(1024)
+    widths: tuple[int, ...] = (*WIDTHS_512, 32)
     """Channels at 4, 8, ... pixels. Their number says the side."""
     style: int = 512
     mapping: int = 8
@@ -160,22 +160,25 @@ def _mapping(pattern: str, *, first: int, step: int = 1, gain: float = MAPPING_R
 
 
 _AVERAGE = Renaming("latent_avg", "w_average")
-_NVIDIA = (
-    *_mapping(r"mapping\.fc(\d{1,3})", first=0),
-    Renaming(r"mapping\.w_avg", "w_average"),
-    *from_nvidia(r"synthesis\.", "synthesis."),
-)
-_ROSINALITY = (*_mapping(r"style\.(\d{1,3})", first=1), _AVERAGE, *from_rosinality("", "synthesis."))
-_BASICSR = (
-    *_mapping(r"style_mlp\.(\d{1,3})", first=1),
-    _AVERAGE,
-    *from_basicsr("", "synthesis.", clean=False),
-)
-_CLEAN = (
-    *_mapping(r"style_mlp\.(\d{1,3})", first=1, step=2, gain=1),
-    _AVERAGE,
-    *from_basicsr("", "synthesis.", clean=True),
-)
+
+
+def _nvidia() -> tuple[Renaming, ...]:
+    average = Renaming(r"mapping\.w_avg", "w_average")
+    return (*_mapping(r"mapping\.fc(\d{1,3})", first=0), average, *from_nvidia(r"synthesis\.", "synthesis."))
+
+
+def _rosinality() -> tuple[Renaming, ...]:
+    return (*_mapping(r"style\.(\d{1,3})", first=1), _AVERAGE, *from_rosinality("", "synthesis."))
+
+
+def _basicsr() -> tuple[Renaming, ...]:
+    synthesis = from_basicsr("", "synthesis.", clean=False)
+    return (*_mapping(r"style_mlp\.(\d{1,3})", first=1), _AVERAGE, *synthesis)
+
+
+def _clean() -> tuple[Renaming, ...]:
+    synthesis = from_basicsr("", "synthesis.", clean=True)
+    return (*_mapping(r"style_mlp\.(\d{1,3})", first=1, step=2, gain=1), _AVERAGE, *synthesis)
 
 
 def rename(weights: StateDict, facts: Facts) -> StateDict:
@@ -185,13 +188,13 @@ def rename(weights: StateDict, facts: Facts) -> StateDict:
     lacks is taken over many styles, as the authors did.
     """
     if "synthesis.b4.const" in weights:
-        return _completed(translated(weights, _NVIDIA), "fir")
+        return _completed(translated(weights, _nvidia()), "fir")
     if "input.input" in weights and "conv1.conv.weight" in weights:
-        return _completed(translated(weights, _ROSINALITY), "fir")
+        return _completed(translated(weights, _rosinality()), "fir")
     if "style_conv1.activate.bias" in weights:
-        return _completed(translated(weights, _BASICSR), told_resampling(facts, "stylegan2"))
+        return _completed(translated(weights, _basicsr()), told_resampling(facts, "stylegan2"))
     if "style_conv1.modulated_conv.weight" in weights:
-        return _completed(translated(weights, _CLEAN), "bilinear")
+        return _completed(translated(weights, _clean()), "bilinear")
     return weights
 
 

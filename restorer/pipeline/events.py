@@ -6,7 +6,7 @@ from restorer.pipeline.files import Job
 
 if TYPE_CHECKING:
     from restorer.engines import Engine
-    from restorer.pipeline.restore import Upscale
+    from restorer.pipeline.work import Work
 
 Event = dict[str, object]
 """Plain values under names; "event" is plan, model, notice, estimate, progress, result, skipped, error or summary."""
@@ -15,25 +15,10 @@ LONG = 60.0
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
-def described(job: Job, work: "Upscale", *, model: str) -> Event:
-    """What a plan and a result say of one picture; sizes are (width, height)."""
-    plans = work.plans()
-    pixels = sum(plan.count * plan.window[0] * plan.window[1] for plan in plans)
-    tile = plans[-1].tile
-    return {
-        "input": job.label,
-        "output": "-" if job.output is None else str(job.output),
-        "model": model,
-        "engine": work.engine.name,
-        "precision": precision_of(work.engine),
-        "device": work.engine.where,
-        "size_in": [work.size_in[1], work.size_in[0]],
-        "size_out": [work.size_out[1], work.size_out[0]],
-        "passes": work.passes,
-        "tile": [tile[1], tile[0]],
-        "tiles": plans[-1].count,
-        "estimated_seconds": round(pixels / max(1.0, work.engine.pixels_per_second), 1),
-    }
+def described(job: Job, work: "Work", *, model: str) -> Event:
+    """What a plan and a result say of one picture."""
+    output = "-" if job.output is None else str(job.output)
+    return {"input": job.label, "output": output, "model": model, **work.told()}
 
 
 def precision_of(engine: "Engine") -> str:

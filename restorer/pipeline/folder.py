@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO
 
 from restorer.errors import OutOfMemoryError, PictureError, RestorerError, WriteError
 from restorer.pipeline.background import Output
@@ -23,24 +23,11 @@ from restorer.pipeline.events import LONG, Event, described, precision_of, quick
 from restorer.pipeline.files import FileSettings, Job, Jobs, output_format
 from restorer.pipeline.journal import Entry, Journal, sha256, stamp
 from restorer.pipeline.picture import Picture, read_picture
-from restorer.pipeline.settings import UpscaleSettings
-
-if TYPE_CHECKING:
-    from restorer.engines import Engine
-    from restorer.pipeline.restore import Upscale
+from restorer.pipeline.work import Planner, Settings, Work
 
 Report = Callable[[Event], None]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 NO_STAMP = (0, 0)
-
-
-class Planner(Protocol):
-    """What a run needs of a Restorer."""
-
-    engine: "Engine"
-
-    def plan(self, picture: Picture) -> "Upscale":
-        """What is about to be done to a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +50,16 @@ class FolderRun:
         self,
         jobs: Jobs,
         *,
-        settings: UpscaleSettings,
+        settings: Settings,
         files: FileSettings,
         weights: str,
         open_restorer: Callable[[], Planner],
         report: Report,
+        after: Callable[[Job, Work], None] | None = None,
     ) -> None:
+        """`after` is called with each picture's work once its rows are handed over."""
         self._jobs, self._settings, self._files, self._report = jobs, settings, files, report
-        self._weights, self._open_restorer = weights, open_restorer
+        self._weights, self._open_restorer, self._after = weights, open_restorer, after
         self._restorer: Planner | None = None
         self._journal = Journal(jobs.folder) if jobs.folder is not None else None
         self._settings_hash = settings.digest() + f"-{files.quality}"
@@ -200,7 +189,7 @@ class FolderRun:
         except MemoryError:
             self._fail(job, _no_room())
 
-    def _planned(self, job: Job, picture: Picture, restorer: Planner) -> tuple["Upscale", Event]:
+    def _planned(self, job: Job, picture: Picture, restorer: Planner) -> tuple[Work, Event]:
         work = restorer.plan(picture)
         info = replace(picture.info, size=work.size_out)
         for notice in check_format(output_format(job, self._files), info, quality=self._files.quality):
@@ -235,6 +224,10 @@ class FolderRun:
             for output in outputs:
                 output.abort()
             raise
+        for notice in work.notices:
+            self._notice(job, notice)
+        if self._after is not None:
+            self._after(job, work)
         seconds = time.perf_counter() - begun
         speed = {"seconds": round(seconds, 3), "megapixels_per_second": round(megapixels / max(1e-6, seconds), 3)}
         return job, outputs[0], {"event": "result", **described(job, work, model=self._settings.model), **speed}

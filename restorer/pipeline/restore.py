@@ -10,6 +10,7 @@ from torch import Tensor
 from restorer.engines import Engine
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.networks.spec import Traits
+from restorer.pipeline.events import Event, precision_of
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
 from restorer.pipeline.picture import PEAKS, Picture
@@ -101,6 +102,33 @@ class Upscale:
         self.tile = settings.tile
         self.batch_pixels = batch_pixels(on_cpu=engine.on_cpu)
 
+    @property
+    def pixels(self) -> int:
+        """What `progress` counts to: input pixels of all passes."""
+        return sum(plan.size[0] * plan.size[1] for plan in self.plans())
+
+    def told(self) -> Event:
+        """What a plan and a result say of it; sizes are (width, height)."""
+        plans = self.plans()
+        read = sum(plan.count * plan.window[0] * plan.window[1] for plan in plans)
+        tile = plans[-1].tile
+        return {
+            "engine": self.engine.name,
+            "precision": precision_of(self.engine),
+            "device": self.engine.where,
+            "size_in": [self.size_in[1], self.size_in[0]],
+            "size_out": [self.size_out[1], self.size_out[0]],
+            "passes": self.passes,
+            "tile": [tile[1], tile[0]],
+            "tiles": plans[-1].count,
+            "estimated_seconds": round(read / max(1.0, self.engine.pixels_per_second), 1),
+        }
+
+    @property
+    def notices(self) -> list[str]:
+        """What should be said of the picture beside its result."""
+        return []
+
     def plans(self) -> list[Plan]:
         """One plan a pass, smallest picture first."""
         traits = self.engine.traits
@@ -130,8 +158,7 @@ class Upscale:
         log.warning("not enough memory; begins again with tiles of %d pixels", self.tile)
 
     def _run(self, take: RowTaker, progress: Progress | None) -> None:
-        plans = self.plans()
-        total = sum(plan.size[0] * plan.size[1] for plan in plans)
+        plans, total = self.plans(), self.pixels
         done = 0
         original: Source = PictureSource(self.picture, wrap=self.settings.wrap)
         source = original

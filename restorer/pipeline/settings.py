@@ -10,6 +10,7 @@ from restorer.errors import UsageError, unknown_name
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 ENGINE_KINDS = ("auto", "eager", "compiled", "onnx", "openvino")
+NO_MODEL = "none"
 SMALLEST_TILE = 32
 LONGEST_SIDE = 2**31 - 1
 REAL = ("scale", "megapixels", "strength", "denoise")
@@ -107,6 +108,60 @@ class UpscaleSettings:
         """Name these settings: equal settings, equal name; the limits do not count."""
         counted = {k: v for k, v in asdict(self).items() if not k.startswith("max_megapixels")}
         counted = {k: float(v) if type(v) is int and k in REAL else v for k, v in counted.items()}
+        return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceSettings:
+    """How the faces of one picture are restored, and what is done to the rest of it."""
+
+    model: str = "gfpgan-1.4"
+    """A network for faces, or one that enlarges: a name of `restorer models list`, or a weights file."""
+    background: UpscaleSettings = field(default_factory=lambda: UpscaleSettings(scale=2))
+    """Of everything around the faces; its model may be NO_MODEL, which resamples plainly."""
+    detector: str = "auto"
+    """A name of DETECTORS, a weights file, or auto: the best whose weights are at hand."""
+    parser: str = "auto"
+    """What finds skin and hair in a face: a name or file of such weights, auto, or NO_MODEL for a rounded mask."""
+    identity: str = ""
+    """Weights of a network that says how like two faces are; "" for none."""
+    only: str = "all"
+    """all, largest, centre, or numbers of faces such as 1,3; 1 is the largest."""
+    min_face: float = 16.0
+    """Smaller faces, in pixels of the picture, are left as they are."""
+    max_face: float | None = None
+    confidence: float | None = None
+    """The least score of what counts as a face; None takes the detector's own."""
+    strength: float = 1.0
+    """1 is the restored face, 0 the background."""
+    strengths: Mapping[int, float] = field(default_factory=dict)
+    """The same for single faces, by number."""
+    match_colour: bool = True
+    """Give restored faces the low frequencies of the colour that they had."""
+    aligned: bool = False
+    """Pictures are faces already, cut to the template: nothing is looked for, and faces come out."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the face model's weights cannot say about themselves, such as resampling=fir."""
+
+    def __post_init__(self) -> None:
+        _unit("strength", self.strength)
+        _unit("confidence", self.confidence)
+        _positive("max_face", self.max_face)
+        if self.min_face < 0:
+            raise UsageError(f"min_face must not be negative, got {self.min_face:g}")
+        for number, strength in self.strengths.items():
+            if number < 1:
+                raise UsageError(f"faces are numbered from 1, got {number}")
+            _unit(f"strength of face {number}", strength)
+
+    @property
+    def max_megapixels_in(self) -> float:
+        """Larger inputs are refused."""
+        return self.background.max_megapixels_in
+
+    def digest(self) -> str:
+        """Name these settings: equal settings, equal name."""
+        counted = {**asdict(self), "background": self.background.digest()}
         return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
 
 

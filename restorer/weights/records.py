@@ -4,6 +4,7 @@ import difflib
 from functools import partial
 
 from restorer.errors import UnknownNameError, UsageError
+from restorer.weights.face_records import FACES
 from restorer.weights.own import OWN
 from restorer.weights.record import Provider, Record
 
@@ -334,4 +335,4 @@ _RECORDS = (
     ),
 )
 
-CHECKPOINTS: dict[str, Record] = {record.name: record for record in (*OWN, *_RECORDS)}
+CHECKPOINTS: dict[str, Record] = {record.name: record for record in (*OWN, *_RECORDS, *FACES)}

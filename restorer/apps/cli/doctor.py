@@ -49,7 +49,7 @@ def doctor(
             raise
         show(f"model       {e}")
         return 0
-    loaded = open_model(model, facts=facts_of(fact or []))
+    loaded = open_model(model, facts=facts_of(fact))
     _choice(model, loaded)
     _tile(loaded, _engines(loaded, tune=tune))
     return 0

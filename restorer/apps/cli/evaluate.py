@@ -57,7 +57,7 @@ def evaluate(
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    settings = UpscaleSettings(model=model, device=device, precision=precision, facts=facts_of(fact or []))
+    settings = UpscaleSettings(model=model, device=device, precision=precision, facts=facts_of(fact))
     if plot is not None:
         from restorer.metrics.plot import check_plot
 

@@ -36,7 +36,7 @@ def export(
     beside = {"made_by": "restorer"}
     if record is not None:
         beside |= {"model": record.name, "licence": record.licence, "source": record.source}
-    loaded = open_model(model, facts=facts_of(fact or []))
+    loaded = open_model(model, facts=facts_of(fact))
     form = GraphForm(precision=precision, size=size, with_io=with_io)
     proof = export_model(loaded, out, form=form, beside=beside, overwrite=overwrite)
     sides = "any size" if size is None else f"{size[0]}x{size[1]}"

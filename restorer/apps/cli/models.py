@@ -61,7 +61,7 @@ def info(
         for key, value in describe(found.path).items():
             show(f"{key:12} {value}")
         return 0
-    _show_model(name, facts_of(fact or []))
+    _show_model(name, facts_of(fact))
     return 0
 
 
@@ -121,7 +121,7 @@ def convert(
     from restorer.api import open_model
     from restorer.weights.read import write_safetensors
 
-    model = open_model(source, facts=facts_of(fact or []))
+    model = open_model(source, facts=facts_of(fact))
     write_safetensors(out, dict(model.network.state_dict()), dict(model.facts))
     show(f"{out}: {model.spec.name}, {model.config}")
     return 0

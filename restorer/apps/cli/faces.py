@@ -1,0 +1,122 @@
+"""restorer faces: faces in pictures and folders, restored and put back; the rest enlarged."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restorer.apps.cli import options
+from restorer.apps.cli.runs import model_names, opened, run
+from restorer.apps.cli.screen import Screen, warnings_told
+from restorer.apps.cli.words import facts_of, strengths_of, tile_of
+from restorer.errors import WeightsError
+from restorer.pipeline.files import FileSettings, Job
+from restorer.pipeline.settings import FaceSettings, UpscaleSettings
+from restorer.pipeline.work import Work
+
+if TYPE_CHECKING:
+    from restorer.api import Faces
+
+STAND_IN = "realesrgan-x4plus"
+
+
+def faces(
+    inputs: options.Inputs,
+    *,
+    out: options.Out,
+    model: options.Model = "gfpgan-1.4",
+    background: options.Background = "realesrgan-x4plus",
+    only: options.Only = "all",
+    min_face: options.MinFace = 16.0,
+    max_face: options.MaxFace = None,
+    confidence: options.Confidence = None,
+    detector: options.DetectorName = "auto",
+    parser: options.Parser = "auto",
+    identity: options.Identity = "",
+    strength: options.Strength = 1.0,
+    face_strength: options.FaceStrength = None,
+    own_colours: options.OwnColours = False,
+    aligned: options.Aligned = False,
+    save_crops: options.SaveCrops = "",
+    compare: options.Compare = False,
+    sidecar: options.Sidecar = False,
+    scale: options.Scale = None,
+    width: options.Width = None,
+    height: options.Height = None,
+    long_side: options.LongSide = None,
+    megapixels: options.Megapixels = None,
+    max_megapixels_in: options.MaxMegapixelsIn = 100.0,
+    max_megapixels_out: options.MaxMegapixelsOut = 1000.0,
+    tile: options.TileSide = "auto",
+    precision: options.Precision = "auto",
+    engine: options.EngineKind = "auto",
+    device: options.Device = "auto",
+    fact: options.Fact = None,
+    denoise: options.Denoise = None,
+    keep_colour: options.KeepColour = False,
+    suffix: options.Suffix = "",
+    format: options.Format = None,
+    quality: options.Quality = None,
+    recursive: options.Recursive = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Find faces, restore them, and put them back into the enlarged picture: twice as large, where no size is given."""
+    asked = (scale, width, height, long_side, megapixels)
+    rest = UpscaleSettings(
+        model=background, scale=2.0 if all(each is None for each in asked) else scale, width=width, height=height,
+        long_side=long_side, megapixels=megapixels, max_megapixels_in=max_megapixels_in,
+        max_megapixels_out=max_megapixels_out, tile=tile_of(tile), precision=precision, engine=engine, device=device,
+        denoise=denoise, keep_colour=keep_colour,
+    )  # fmt: skip
+    settings = FaceSettings(
+        model=model, background=rest, detector=detector, parser=parser, identity=identity, only=only,
+        min_face=min_face, max_face=max_face, confidence=confidence, strength=strength,
+        strengths=strengths_of(face_strength), match_colour=not own_colours, aligned=aligned, facts=facts_of(fact),
+    )  # fmt: skip
+    files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
+    with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
+        after = _keeper(save_crops, compare=compare, sidecar=sidecar)
+        return run_faces(inputs, out, settings, files, screen, dry_run=dry_run, after=after)
+
+
+def run_faces(
+    inputs: list[str],
+    out: str,
+    settings: FaceSettings,
+    files: FileSettings,
+    screen: Screen,
+    *,
+    dry_run: bool,
+    after: Callable[[Job, Work], None] | None = None,
+) -> int:
+    """As `run`, for faces; says what would do where the face model's weights are not to be had."""
+    from restorer.weights.find import find_weights
+
+    def open_faces() -> "Faces":
+        from restorer.api import Faces
+
+        return opened(Faces.open(settings=settings), settings.model, screen)
+
+    try:
+        find_weights(settings.model, download=not dry_run, progress=screen.downloading(settings.model))
+    except WeightsError as e:
+        if settings.model == STAND_IN:
+            raise
+        raise type(e)(f"{e}; or take --model {STAND_IN}, which sharpens faces but invents no features") from e
+    names = [settings.model, *([] if settings.aligned else model_names(settings.background))]
+    return run(inputs, out, settings, files, screen, names=names, open_all=open_faces, dry_run=dry_run, after=after)
+
+
+def _keeper(crops: str, *, compare: bool, sidecar: bool) -> Callable[[Job, Work], None] | None:
+    """What is written beside each picture."""
+    if not (crops or compare or sidecar):
+        return None
+
+    def keep(job: Job, work: Work) -> None:
+        from restorer.pipeline.faces.keep import keep_beside
+
+        keep_beside(job, work, crops=Path(crops) if crops else None, compare=compare, sidecar=sidecar)
+
+    return keep

@@ -1,0 +1,61 @@
+"""A run over pictures, as every command plays it: plan, find the weights, read, and only then load torch."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from restorer import machine
+from restorer.apps.cli.screen import Screen
+from restorer.errors import UsageError
+from restorer.pipeline.files import FileSettings, Job, plan_jobs
+from restorer.pipeline.settings import NO_MODEL, UpscaleSettings
+from restorer.pipeline.work import Planner, Settings, Work
+
+P = TypeVar("P", bound=Planner)
+
+
+def run(
+    inputs: list[str],
+    out: str,
+    settings: Settings,
+    files: FileSettings,
+    screen: Screen,
+    *,
+    names: Sequence[str],
+    open_all: Callable[[], Planner],
+    dry_run: bool,
+    after: Callable[[Job, Work], None] | None = None,
+) -> int:
+    """Restore every picture; returns the exit status. `names` are the models whose weights must be there."""
+    from restorer.weights.find import find_weights, weights_digest
+
+    if out == "-" and screen.as_json:
+        raise UsageError("-o - and --json both want standard output; name a file")
+    jobs = plan_jobs(inputs, out, files)
+    found = [find_weights(name, download=not dry_run, progress=screen.downloading(name)) for name in names]
+    from restorer.pipeline.folder import FolderRun
+
+    weights = "-".join(weights_digest(one) for one in found)
+    folder_run = FolderRun(
+        jobs, settings=settings, files=files, weights=weights, open_restorer=open_all, report=screen, after=after
+    )
+    summary = folder_run.preview() if dry_run else folder_run.run()
+    screen({"event": "summary", **vars(summary)})
+    return 1 if summary.failed else 0
+
+
+def model_names(settings: UpscaleSettings) -> list[str]:
+    """The models that these settings need: one, a pair, or none."""
+    if settings.model == NO_MODEL:
+        return []
+    if settings.denoise is None:
+        return [settings.model]
+    from restorer.weights.records import partners
+
+    return [record.name for record in partners(settings.model)]
+
+
+def opened(planner: P, model: str, screen: Screen) -> P:
+    """Say what runs, and make the process ready for large arrays."""
+    machine.keep_freed_memory()
+    screen({"event": "model", "model": model, "notes": list(planner.engine.notes)})
+    return planner

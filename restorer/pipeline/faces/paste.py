@@ -1,0 +1,127 @@
+"""Restored faces into finished rows, in one pass at the picture's depth: what no mask covers stays as it was.
+
+Letters: H W sides of the finished picture, C its channels with alpha, S side of an aligned face.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restorer.pipeline.codecs.deep import opencv
+from restorer.pipeline.faces.align import Matrix, corners, resized, size_of, then, undone
+from restorer.pipeline.finish import LUMA
+from restorer.pipeline.picture import PEAKS
+from restorer.pipeline.source import Block, RowTaker
+
+Floats = NDArray[np.float32]
+BAND = 256
+"""Rows that are blended at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patch:
+    """A restored face and where it goes."""
+
+    pixels: Floats
+    """(S, S, 3) in [0, 1]."""
+    mask: Floats
+    """(S, S) in [0, 1]: how much of the face is taken."""
+    matrix: Matrix
+    """From the unrestored picture to the aligned face."""
+
+
+class Paster:
+    """Takes finished rows, in order, blends faces into them, and hands them on."""
+
+    def __init__(
+        self,
+        patches: Sequence[Patch],
+        size_in: tuple[int, int],
+        size_out: tuple[int, int],
+        take: RowTaker,
+        *,
+        channels: int,
+    ) -> None:
+        """`channels` are those of colour; alpha beside them is left alone."""
+        down, across = (out / before for out, before in zip(size_out, size_in, strict=True))
+        grown = resized(across, down)
+        self._placed = [
+            placed for patch in patches for placed in [_place(patch, grown, size_out)] if placed is not None
+        ]
+        self._take, self._channels, self._top = take, channels, 0
+
+    def __call__(self, rows: Block) -> None:
+        """(h, W, C): the next rows."""
+        top, bottom = self._top, self._top + len(rows)
+        self._top = bottom
+        near = [placed for placed in self._placed if placed.top < bottom and placed.bottom > top]
+        if near and not rows.flags.writeable:
+            rows = rows.copy()
+        for placed in near:
+            for start in range(max(top, placed.top), min(bottom, placed.bottom), BAND):
+                stop = min(start + BAND, bottom, placed.bottom)
+                _blend(rows[start - top : stop - top, placed.left : placed.right, : self._channels], placed, start)
+        self._take(rows)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Placed:
+    """A patch in the finished picture's pixels."""
+
+    pixels: Floats
+    mask: Floats
+    matrix: Matrix
+    """From the finished picture to the patch."""
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def _place(patch: Patch, grown: Matrix, size: tuple[int, int]) -> _Placed | None:
+    matrix = then(undone(grown), patch.matrix)
+    pixels, mask, matrix = _shrunk(patch.pixels, patch.mask, matrix)
+    around = corners(matrix, len(mask))
+    left, top = (max(0, math.floor(low)) for low in around.min(0))
+    right, bottom = (min(end, math.ceil(high) + 1) for end, high in zip(size[::-1], around.max(0), strict=True))
+    if right <= left or bottom <= top:
+        return None
+    return _Placed(pixels=pixels, mask=mask, matrix=matrix, top=top, left=left, bottom=bottom, right=right)
+
+
+def _shrunk(pixels: Floats, mask: Floats, matrix: Matrix) -> tuple[Floats, Floats, Matrix]:
+    """Average a face that is larger than its place down to it, so that nothing flickers."""
+    ratio = 1 / size_of(matrix)
+    if ratio >= 1:
+        return pixels, mask, matrix
+    cv2 = opencv()
+    side = max(1, math.ceil(len(mask) * ratio))
+    small = (cv2.resize(each, (side, side), interpolation=cv2.INTER_AREA) for each in (pixels, mask))
+    return (
+        *(np.asarray(each, np.float32) for each in small),
+        then(matrix, resized(side / len(mask), side / len(mask))),
+    )  # type: ignore[return-value]
+
+
+def _blend(rows: Block, placed: _Placed, start: int) -> None:
+    """Rows from `start` on, columns of the patch: mask * face + (1 - mask) * what is there, rounded, in place."""
+    cv2 = opencv()
+    height, width, channels = rows.shape
+    inside = then(np.array([[1.0, 0, placed.left], [0, 1.0, start]]), placed.matrix)
+    flags = cv2.WARP_INVERSE_MAP
+    mask = cv2.warpAffine(placed.mask, inside, (width, height), flags=flags | cv2.INTER_LINEAR)
+    covered = mask > 0
+    if not covered.any():
+        return
+    face = cv2.warpAffine(
+        placed.pixels, inside, (width, height), flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    if channels == 1:
+        face = (face @ np.array(LUMA, np.float32))[:, :, None]
+    peak = np.float32(PEAKS[rows.dtype.name])
+    before = rows[covered].astype(np.float32)
+    after = before + mask[covered][:, None] * (face[covered].clip(0, 1) * peak - before)
+    rows[covered] = after if rows.dtype == np.float32 else np.rint(after.clip(0, peak)).astype(rows.dtype)
