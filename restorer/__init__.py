@@ -4,12 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restorer.api import Restorer, enhance
+    from restorer.api import FaceResult, Faces, Restorer, enhance, restore_faces
     from restorer.errors import RestorerError
     from restorer.pipeline.picture import Picture, read_frames, read_picture, write_picture
-    from restorer.pipeline.settings import UpscaleSettings
+    from restorer.pipeline.settings import FaceSettings, UpscaleSettings
 
 _HOMES = {
+    "FaceResult": "restorer.api",
+    "FaceSettings": "restorer.pipeline.settings",
+    "Faces": "restorer.api",
     "Picture": "restorer.pipeline.picture",
     "Restorer": "restorer.api",
     "RestorerError": "restorer.errors",
@@ -17,10 +20,14 @@ _HOMES = {
     "enhance": "restorer.api",
     "read_frames": "restorer.pipeline.picture",
     "read_picture": "restorer.pipeline.picture",
+    "restore_faces": "restorer.api",
     "write_picture": "restorer.pipeline.picture",
 }
 
 __all__ = [
+    "FaceResult",
+    "FaceSettings",
+    "Faces",
     "Picture",
     "Restorer",
     "RestorerError",
@@ -28,6 +35,7 @@ __all__ = [
     "enhance",
     "read_frames",
     "read_picture",
+    "restore_faces",
     "write_picture",
 ]
 __version__ = "0.1.0"

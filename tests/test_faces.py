@@ -242,7 +242,7 @@ def test_crops_a_sheet_and_a_list_are_kept_beside(tmp_path):
     from restorer.pipeline.kinds import worked
 
     worked(plan, picture)
-    job = Job(source=tmp_path / "a.jpg", output=tmp_path / "out" / "a.png", name="a.png")
+    job = Job(source=tmp_path / "a.jpg", output=tmp_path / "out" / "a.png", name=str(tmp_path / "out" / "a.png"))
     (tmp_path / "out").mkdir()
     keep_beside(job, plan, crops=tmp_path / "crops", compare=True, sidecar=True)
     assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a-1-after.png", "a-1-before.png"]

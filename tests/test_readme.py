@@ -30,7 +30,12 @@ COMMANDS = [
     for part in line.split("&&")
     if (found := re.match(r" *(?:\S*/)?restorer (.*)", part))
 ]
-STAND_INS = {"realesrgan-x4plus": "esrgan", "realesr-general-x4v3": "compact", "realesr-general-wdn-x4v3": "compact"}
+STAND_INS = {
+    "realesrgan-x4plus": "esrgan",
+    "realesr-general-x4v3": "compact",
+    "realesr-general-wdn-x4v3": "compact",
+    "gfpgan-1.4": "gfpgan",
+}
 
 
 @pytest.fixture
@@ -78,6 +83,8 @@ def test_python_blocks_run(reader, number):
         assert size_of(reader / "photos" / "photo.png") == (128, 86)
     if number == 2:
         assert [image.size for image in names["larger"]] == [(64, 48)] * 2
+    if number == 3:
+        assert size_of(reader / "photo-restored.png") == (128, 86)
         assert names["larger_batch"].shape == (1, 3, 48, 64)
 
 
@@ -88,7 +95,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_there_are_as_many_python_blocks_as_are_checked():
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
 
 
 def test_the_file_of_changes_is_a_recipe(tmp_path):

@@ -11,10 +11,10 @@ from restorer.apps.cli.words import facts_of, strengths_of, tile_of
 from restorer.errors import WeightsError
 from restorer.pipeline.files import FileSettings, Job
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
-from restorer.pipeline.work import Work
 
 if TYPE_CHECKING:
     from restorer.api import Faces
+    from restorer.pipeline.work import Work
 
 STAND_IN = "realesrgan-x4plus"
 
@@ -89,7 +89,7 @@ def run_faces(
     screen: Screen,
     *,
     dry_run: bool,
-    after: Callable[[Job, Work], None] | None = None,
+    after: "Callable[[Job, Work], None] | None" = None,
 ) -> int:
     """As `run`, for faces; says what would do where the face model's weights are not to be had."""
     from restorer.weights.find import find_weights
@@ -109,12 +109,12 @@ def run_faces(
     return run(inputs, out, settings, files, screen, names=names, open_all=open_faces, dry_run=dry_run, after=after)
 
 
-def _keeper(crops: str, *, compare: bool, sidecar: bool) -> Callable[[Job, Work], None] | None:
+def _keeper(crops: str, *, compare: bool, sidecar: bool) -> "Callable[[Job, Work], None] | None":
     """What is written beside each picture."""
     if not (crops or compare or sidecar):
         return None
 
-    def keep(job: Job, work: Work) -> None:
+    def keep(job: Job, work: "Work") -> None:
         from restorer.pipeline.faces.keep import keep_beside
 
         keep_beside(job, work, crops=Path(crops) if crops else None, compare=compare, sidecar=sidecar)

@@ -1,29 +1,31 @@
 """A run over pictures, as every command plays it: plan, find the weights, read, and only then load torch."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from restorer import machine
 from restorer.apps.cli.screen import Screen
 from restorer.errors import UsageError
 from restorer.pipeline.files import FileSettings, Job, plan_jobs
 from restorer.pipeline.settings import NO_MODEL, UpscaleSettings
-from restorer.pipeline.work import Planner, Settings, Work
 
-P = TypeVar("P", bound=Planner)
+if TYPE_CHECKING:
+    from restorer.pipeline.work import Planner, Settings, Work
+
+P = TypeVar("P", bound="Planner")
 
 
 def run(
     inputs: list[str],
     out: str,
-    settings: Settings,
+    settings: "Settings",
     files: FileSettings,
     screen: Screen,
     *,
     names: Sequence[str],
-    open_all: Callable[[], Planner],
+    open_all: "Callable[[], Planner]",
     dry_run: bool,
-    after: Callable[[Job, Work], None] | None = None,
+    after: "Callable[[Job, Work], None] | None" = None,
 ) -> int:
     """Restore every picture; returns the exit status. `names` are the models whose weights must be there."""
     from restorer.weights.find import find_weights, weights_digest

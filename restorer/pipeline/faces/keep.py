@@ -30,7 +30,8 @@ def keep_beside(job: Job, work: Work, *, crops: Path | None, compare: bool, side
         raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
     stem = Path(job.name).stem if job.output is None else job.output.stem
     if crops is not None:
-        folder = crops / Path(job.name).parent
+        in_tree = job.output is not None and job.output != Path(job.name)
+        folder = crops / Path(job.name).parent if in_tree else crops
         make_folder(folder)
         for each in work.restored:
             for when, pixels in (("before", each.before), ("after", each.after)):

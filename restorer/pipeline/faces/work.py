@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from restorer.engines import Engine
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.pipeline.detectors.seam import Bytes, Detection, Detector, scaled, shrunk
-from restorer.pipeline.events import Event
+from restorer.pipeline.events import Event, precision_of
 from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, then
 from restorer.pipeline.faces.choose import Face, choose
 from restorer.pipeline.faces.paste import Floats, Paster, Patch
@@ -108,8 +108,11 @@ class FaceWork:
 
     def told(self) -> Event:
         """What a plan and a result say of it."""
-        seconds = len(self._wanted()) * self.tools.side**2 / max(1.0, self.tools.engine.pixels_per_second)
+        engine = self.tools.engine
+        seconds = len(self._wanted()) * self.tools.side**2 / max(1.0, engine.pixels_per_second)
         told = self.background.told()
+        if isinstance(self.background, Plain):
+            told |= {"engine": engine.name, "precision": precision_of(engine), "device": engine.where}
         return {
             **told,
             "faces": [face.told() for face in self.faces],
@@ -166,9 +169,16 @@ class AlignedWork:
 
     def told(self) -> Event:
         """What a plan and a result say of it."""
-        told = Plain(self.picture, _sized(self.settings, self.size_out[0])).told()
-        seconds = self.pixels / max(1.0, self.tools.engine.pixels_per_second)
-        return {**told, "faces": [self.faces[0].told()], "estimated_seconds": round(seconds, 1)}
+        engine = self.tools.engine
+        seconds = self.pixels / max(1.0, engine.pixels_per_second)
+        return {
+            **Plain(self.picture, _sized(self.settings, self.size_out[0])).told(),
+            "engine": engine.name,
+            "precision": precision_of(engine),
+            "device": engine.where,
+            "faces": [self.faces[0].told()],
+            "estimated_seconds": round(seconds, 1),
+        }
 
     @property
     def notices(self) -> list[str]:
