@@ -8,7 +8,8 @@ from face_pictures import TEMPLATE, face_at, smooth
 from restorer.errors import UsageError
 from restorer.pipeline.detectors.seam import Detection
 from restorer.pipeline.faces.align import SIDE, aligned, corners, resized, size_of, then, to_template, undone
-from restorer.pipeline.faces.choose import choose, wanted
+from restorer.pipeline.faces.choose import choose
+from restorer.pipeline.settings import wanted_faces
 
 # Geometry
 
@@ -110,7 +111,7 @@ def test_a_face_that_is_not_there_is_a_mistake_and_an_empty_picture_is_none():
     assert choose([], (300, 400), only="4") == []
     for text in ("biggest", "0", "1,", "-1", "1.5", ""):
         with pytest.raises(UsageError, match="only takes all, largest, centre or numbers"):
-            wanted(text)
+            wanted_faces(text)
 
 
 def test_corners_of_a_face_lie_around_its_landmarks():

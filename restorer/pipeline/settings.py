@@ -11,6 +11,7 @@ from restorer.errors import UsageError, unknown_name
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 ENGINE_KINDS = ("auto", "eager", "compiled", "onnx", "openvino")
 NO_MODEL = "none"
+FACE_WORDS = ("all", "largest", "centre")
 SMALLEST_TILE = 32
 LONGEST_SIDE = 2**31 - 1
 REAL = ("scale", "megapixels", "strength", "denoise")
@@ -147,6 +148,7 @@ class FaceSettings:
         _unit("strength", self.strength)
         _unit("confidence", self.confidence)
         _positive("max_face", self.max_face)
+        wanted_faces(self.only)
         if self.min_face < 0:
             raise UsageError(f"min_face must not be negative, got {self.min_face:g}")
         for number, strength in self.strengths.items():
@@ -163,6 +165,20 @@ class FaceSettings:
         """Name these settings: equal settings, equal name."""
         counted = {**asdict(self), "background": self.background.digest()}
         return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def wanted_faces(text: str) -> str | tuple[int, ...]:
+    """What `--only` takes -> one of FACE_WORDS, or the numbers of faces.
+
+    >>> wanted_faces("largest"), wanted_faces("1,3")
+    ('largest', (1, 3))
+    """
+    if text in FACE_WORDS:
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part[:9]) < 10**6 for part in parts):
+        raise UsageError(f"only takes {', '.join(FACE_WORDS)} or numbers of faces such as 1,3; got '{text}'")
+    return tuple(int(part) for part in parts)
 
 
 def _one_size_rule(settings: UpscaleSettings) -> None:

@@ -1,7 +1,7 @@
 """A small machine for the pickle programs of PyTorch checkpoints.
 
-It knows the instructions that plain containers and tensors need, and twelve names. Nothing is imported, and nothing
-that a file names is called: a name either stands in `_NAMES`, with a function of ours, or the file is refused. Tensors
+It knows the instructions that plain containers and tensors need, and a few names. Nothing is imported, and nothing
+that a file names is called: a name either stands in `NAMES`, with a function of ours, or the file is refused. Tensors
 come out as descriptions (`StoredTensor`) whose sizes were checked: no memory is taken before the numbers are wanted.
 No function here recurses, so that nesting costs a hostile file no more than its own length.
 """
@@ -49,6 +49,22 @@ class StoredTensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lump:
+    """Bytes in the program, which were passed over: `size` of them from `at` of the file."""
+
+    at: int
+    size: int
+
+
+@dataclass(eq=False)
+class Inert:
+    """What lies where an object would be: the name of its class, and the state that it would have."""
+
+    name: str
+    state: object = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pickled:
     """What one program made: plain containers, numbers, texts and `StoredTensor`s, and all storages it named."""
 
@@ -56,9 +72,9 @@ class Pickled:
     storages: Mapping[str, Storage]
 
 
-def run_pickle(file: BinaryIO) -> Pickled:
-    """Run the program that begins where `file` stands, and leave the file behind its end."""
-    machine = _Machine(file)
+def run_pickle(file: BinaryIO, find: "Find | None" = None) -> Pickled:
+    """Run the program that begins where `file` stands, and leave the file behind its end; `NAMES` may be replaced."""
+    machine = _Machine(file, find or NAMES.get)
     for _ in range(STEP_LIMIT):
         code = machine.take(1)
         if code == b".":
@@ -82,6 +98,7 @@ class _Machine:
     """What a program works on: its file, a stack that marks cut into parts, and a memo."""
 
     file: BinaryIO
+    find: "Find"
     left: int = PROGRAM_LIMIT
     stack: list[object] = field(default_factory=list)
     below: list[list[object]] = field(default_factory=list)
@@ -105,6 +122,11 @@ class _Machine:
             return self.take(count).decode(encoding)
         except UnicodeDecodeError:
             raise damaged("a text in its pickle program is not UTF-8") from None
+
+    def lump(self, size: int) -> Lump:
+        at = self.file.tell()
+        self.file.seek(size, 1)  # where the file is shorter, the next instruction is missing
+        return Lump(at=at, size=size)
 
     def line(self) -> str:
         letters = bytearray()
@@ -159,13 +181,14 @@ class _Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Maker:
+class Maker:
     """A name that a program may call: our function takes the arguments."""
 
     name: str
     make: Callable[[tuple[object, ...]], object]
 
     def __call__(self, arguments: object) -> object:
+        """Check that there are arguments, and hand them on."""
         if not isinstance(arguments, tuple):
             raise damaged(f"{self.name} is called without arguments")
         return self.make(arguments)
@@ -220,12 +243,14 @@ def _make_counter(arguments: tuple[object, ...]) -> dict[object, object]:
     return dict(counts)
 
 
-_NAMES: dict[str, _Maker | torch.dtype] = {
-    "collections.OrderedDict": _Maker(name="OrderedDict", make=_make_dict),
-    "collections.Counter": _Maker(name="Counter", make=_make_counter),
-    "torch._utils._rebuild_tensor": _Maker(name="_rebuild_tensor", make=_make_tensor),
-    "torch._utils._rebuild_tensor_v2": _Maker(name="_rebuild_tensor_v2", make=_make_tensor),
-    "torch._utils._rebuild_parameter": _Maker(name="_rebuild_parameter", make=_make_parameter),
+Known = Maker | torch.dtype
+Find = Callable[[str], Known | None]
+NAMES: dict[str, Known] = {
+    "collections.OrderedDict": Maker(name="OrderedDict", make=_make_dict),
+    "collections.Counter": Maker(name="Counter", make=_make_counter),
+    "torch._utils._rebuild_tensor": Maker(name="_rebuild_tensor", make=_make_tensor),
+    "torch._utils._rebuild_tensor_v2": Maker(name="_rebuild_tensor_v2", make=_make_tensor),
+    "torch._utils._rebuild_parameter": Maker(name="_rebuild_parameter", make=_make_parameter),
     "torch.BFloat16Storage": torch.bfloat16,
     "torch.BoolStorage": torch.bool,
     "torch.ByteStorage": torch.uint8,
@@ -234,13 +259,14 @@ _NAMES: dict[str, _Maker | torch.dtype] = {
     "torch.HalfStorage": torch.float16,
     "torch.LongStorage": torch.int64,
 }
-"""All that a file may name. Storages are kinds of numbers and cannot be called."""
+"""All that a plain file may name. Storages are kinds of numbers and cannot be called."""
 
 
 def _push_name(machine: _Machine, module: object, name: object) -> None:
-    known = _NAMES.get(f"{module}.{name}") if isinstance(module, str) and isinstance(name, str) else None
+    is_text = isinstance(module, str) and isinstance(name, str)
+    what = f"{module}.{name}" if is_text else "a name that is no text"
+    known = machine.find(what) if is_text else None
     if known is None:
-        what = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "a name that is no text"
         raise UnsafeWeightsError(f"asks for '{shown(what)}', which plain tensors do not need; {_CURE}")
     machine.push(known)
 
@@ -256,15 +282,17 @@ def _stack_global(machine: _Machine) -> None:
 
 def _reduce(machine: _Machine) -> None:
     maker, arguments = machine.pop_several(2)
-    if not isinstance(maker, _Maker):
+    if not isinstance(maker, Maker):
         raise UnsafeWeightsError(f"calls something that is no maker of tensors; {_CURE}")
     machine.push(maker(arguments))
 
 
 def _build(machine: _Machine) -> None:
-    """Drop the attributes of a dictionary: PyTorch keeps `_metadata` there. Nothing else may have any."""
-    state = machine.pop()
-    if not isinstance(machine.top(), dict) or not isinstance(state, dict):
+    """Drop the attributes of a dictionary: PyTorch keeps `_metadata` there. What is inert keeps its state."""
+    state, target = machine.pop(), machine.top()
+    if isinstance(target, Inert):
+        target.state = state
+    elif not isinstance(target, dict) or not isinstance(state, dict):
         raise UnsafeWeightsError(f"sets the state of an object that is no plain container; {_CURE}")
 
 
@@ -339,8 +367,8 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"\x8d": lambda m: m.push(m.text(m.number("<Q"))),
     b"T": lambda m: m.push(m.text(m.number("<I"), "latin-1")),  # texts of Python 2
     b"U": lambda m: m.push(m.text(m.number("<B"), "latin-1")),
-    b"B": lambda m: m.push(m.take(m.number("<I"))),
-    b"C": lambda m: m.push(m.take(m.number("<B"))),
+    b"B": lambda m: m.push(m.lump(m.number("<I"))),
+    b"C": lambda m: m.push(m.lump(m.number("<B"))),
     b")": lambda m: m.push(()),
     b"t": lambda m: m.push(tuple(m.pop_mark())),
     b"\x85": lambda m: m.push(m.pop_several(1)),
@@ -348,6 +376,8 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"\x87": lambda m: m.push(m.pop_several(3)),
     b"]": lambda m: m.push([]),
     b"l": lambda m: m.push(m.pop_mark()),
+    b"\x8f": lambda m: m.push([]),  # a set: nobody asks it for anything
+    b"\x90": lambda m: _append(m, m.pop_mark()),
     b"a": lambda m: _append(m, [m.pop()]),
     b"e": lambda m: _append(m, m.pop_mark()),
     b"}": lambda m: m.push({}),
@@ -362,6 +392,7 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"c": _global,
     b"\x93": _stack_global,
     b"R": _reduce,
+    b"\x81": _reduce,  # makes a new object of a class, which is a call, too
     b"b": _build,
     b"Q": _storage,
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from restorer.errors import AmbiguousWeightsError, WeightsError
 from restorer.weights.ncnn import HALF_TAG, MAGIC, read_ncnn
+from restorer.weights.nvidia import read_nvidia
 from restorer.weights.pickles import StoredTensor
 from restorer.weights.safe import read_safetensors, write_safetensors
 from restorer.weights.tensors import FILE_LIMIT, check_weights, damaged, shown
@@ -38,6 +39,9 @@ _OTHER_PREFIXES = (
     "step_counter",
 )
 """What may stand beside a generator in one set of weights, and is left out."""
+
+_LEGACY = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""The number that PyTorch's older form begins with, as a pickle has it."""
 
 _FOREIGN = {
     b"\x93NUMPY": "is a NumPy array; convert it to safetensors",
@@ -65,7 +69,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read safetensors, PyTorch (.pth, both forms) or ncnn (.param with .bin beside it)."""
+    """Read safetensors, PyTorch (.pth, both forms), NVIDIA's StyleGAN (.pkl) or ncnn (.param with .bin beside it)."""
     try:
         return _read(path)
     except WeightsError as error:
@@ -117,7 +121,7 @@ def _read_open(file: io.BufferedReader, path: Path, size: int) -> Checkpoint:
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return _from_torch(open_zip(file, size), file, path)
     if head.startswith(b"\x80"):
-        return _from_torch(open_legacy(file, size), file, path)
+        return _from_pickle(head, file, path, size)
     if head.startswith(MAGIC.encode()):
         return _from_ncnn(path, param=path, numbers=path.with_suffix(".bin"))
     return _read_rare(head, path)
@@ -151,6 +155,13 @@ def _read_rare(head: bytes, path: Path) -> Checkpoint:
 def _from_ncnn(path: Path, *, param: Path, numbers: Path) -> Checkpoint:
     weights, facts = read_ncnn(param, numbers)
     return Checkpoint(weights=weights, facts=facts, path=path, wrapper="")
+
+
+def _from_pickle(head: bytes, file: io.BufferedReader, path: Path, size: int) -> Checkpoint:
+    if _LEGACY in head[:32]:
+        return _from_torch(open_legacy(file, size), file, path)
+    weights, player = read_nvidia(file, size)
+    return Checkpoint(weights=weights, facts={}, path=path, wrapper=player)
 
 
 def _from_torch(content: TorchFile, file: io.BufferedReader, path: Path) -> Checkpoint:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from restorer.errors import UsageError
 from restorer.pipeline.detectors.seam import Detection
 from restorer.pipeline.faces.align import Matrix, to_template
-
-WORDS = ("all", "largest", "centre")
+from restorer.pipeline.settings import wanted_faces
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,20 +49,6 @@ class Face:
         return {**values, "strength": self.strength, **likeness}
 
 
-def wanted(text: str) -> str | tuple[int, ...]:
-    """What `--only` takes -> one of WORDS, or the numbers of faces.
-
-    >>> wanted("largest"), wanted("1,3")
-    ('largest', (1, 3))
-    """
-    if text in WORDS:
-        return text
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part[:9]) < 10**6 for part in parts):
-        raise UsageError(f"only takes {', '.join(WORDS)} or numbers of faces such as 1,3; got '{text}'")
-    return tuple(int(part) for part in parts)
-
-
 def choose(
     found: Sequence[Detection],
     size: tuple[int, int],
@@ -88,7 +73,7 @@ def choose(
         else:
             face.matrix = to_template(face.landmarks)
             face.skipped = "" if face.matrix is not None else "its landmarks lie on one another or on a line"
-    _pick(faces, wanted(only), size)
+    _pick(faces, wanted_faces(only), size)
     return faces
 
 

