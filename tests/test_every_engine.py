@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import CASES, of_size, random_batch, random_network
+from cases import CASES, of_size, random_batch, random_network, traits_of
 from some_pictures import random_array
 
 from restorer import Picture, UpscaleSettings
@@ -23,11 +23,16 @@ COMPILED = [*FIRST_OF_EACH.values(), CASES[1]]
 
 
 def rows():
-    """Every pair, but that machine code is made of one form of each network, and one that folds; seconds are slow."""
+    """Every pair, but that machine code is made of one form of each network, and one that folds.
+
+    Seconds are slow; minutes, of networks that only ever run plainly here, are proofs.
+    """
     for name in ENGINES:
         for case in CASES if name != "compiled" else COMPILED:
             quick = name == "eager" or (name != "compiled" and case is FIRST_OF_EACH["compact"])
-            yield pytest.param(name, case, id=f"{name}-{case}", marks=() if quick else pytest.mark.slow)
+            rare = not traits_of(case).makes_pictures or case.name == "stylegan2"
+            mark = () if quick else pytest.mark.proof if rare and name != "eager" else pytest.mark.slow
+            yield pytest.param(name, case, id=f"{name}-{case}", marks=mark)
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,9 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 FIRST_OF_EACH = {case.name: case for case in reversed(CASES)}
+QUICK = FIRST_OF_EACH["compact"]
 EACH_CASE = [
-    pytest.param(case, id=str(case), marks=() if FIRST_OF_EACH[case.name] is case else pytest.mark.slow)
+    pytest.param(case, id=str(case), marks=() if case is QUICK else pytest.mark.slow)
     for case in CASES
 ]
 COMPACT = FIRST_OF_EACH["compact"]
