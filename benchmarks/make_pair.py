@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 PAIRS = {
     "coffee": ("realesrgan-x4plus", "coffee.png", (slice(900, 1230), slice(1250, 1730))),
     "srresnet-photo-x4": ("srresnet-photo-x4", "chelsea.png", (slice(250, 580), slice(500, 980))),
+    "srgan-photo-x4": ("srgan-photo-x4", "chelsea.png", (slice(250, 580), slice(500, 980))),
 }
 """Name of the result -> model, picture, rows and columns of the enlarged picture."""
 

@@ -14,4 +14,12 @@ OWN: tuple[Record, ...] = (
         source="weights/srresnet-photo-x4.md",
         summary="clean photos, small and quick; trained without a discriminator: smooth, invents nothing",
     ),
+    _photo(
+        name="srgan-photo-x4",
+        file="srgan-photo-x4.safetensors",
+        sha256="5160b6d7f8cfd0c33d32895dbd22f5c8ddfb8eb54b3babeee74084df9cee0513",
+        size=939_484,
+        source="weights/srgan-photo-x4.md",
+        summary="clean photos, small and quick; srresnet-photo-x4 trained on as a GAN: a little sharper",
+    ),
 )
