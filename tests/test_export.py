@@ -23,10 +23,7 @@ pytest.importorskip("onnxscript")
 
 FIRST_OF_EACH = {case.name: case for case in reversed(CASES)}
 QUICK = FIRST_OF_EACH["compact"]
-EACH_CASE = [
-    pytest.param(case, id=str(case), marks=() if case is QUICK else pytest.mark.slow)
-    for case in CASES
-]
+EACH_CASE = [pytest.param(case, id=str(case), marks=() if case is QUICK else pytest.mark.slow) for case in CASES]
 COMPACT = FIRST_OF_EACH["compact"]
 UNSHUFFLED = CASES[1]
 
