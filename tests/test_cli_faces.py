@@ -116,6 +116,7 @@ def test_cut_faces_come_out_at_the_networks_size(here):
         (["--confidence", "-1"], 2, "confidence must be between 0 and 1"),
         (["--parser", "gfpgan-1.4"], 2, "gfpgan-1.4 is a 'face' network; here one of 'parse' is needed"),
         (["--aligned"], 1, "is 40x30, and an aligned face is a square"),
+        (["--save-crops", "a.png"], 1, "a.png: cannot be made"),
     ],
 )
 def test_a_mistake_is_one_line_with_a_cure(here, capsys, words, status, told):

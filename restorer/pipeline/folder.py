@@ -57,7 +57,7 @@ class FolderRun:
         report: Report,
         after: Callable[[Job, Work], None] | None = None,
     ) -> None:
-        """`after` is called with each picture's work once its rows are handed over."""
+        """`after` is called with each picture's work before its file gets its name; an error there is the picture's."""
         self._jobs, self._settings, self._files, self._report = jobs, settings, files, report
         self._weights, self._open_restorer, self._after = weights, open_restorer, after
         self._restorer: Planner | None = None
@@ -219,6 +219,8 @@ class FolderRun:
 
         try:
             work.run(open_rows, progress=progress)
+            if self._after is not None:
+                self._after(job, work)
             outputs[0].finish()
         except (RestorerError, MemoryError):
             for output in outputs:
@@ -226,8 +228,6 @@ class FolderRun:
             raise
         for notice in work.notices:
             self._notice(job, notice)
-        if self._after is not None:
-            self._after(job, work)
         seconds = time.perf_counter() - begun
         speed = {"seconds": round(seconds, 3), "megapixels_per_second": round(megapixels / max(1e-6, seconds), 3)}
         return job, outputs[0], {"event": "result", **described(job, work, model=self._settings.model), **speed}

@@ -55,9 +55,8 @@ def upscale(
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
         if faces:
-            return run_faces(
-                inputs, out, FaceSettings(model=faces, background=settings), files, screen, dry_run=dry_run
-            )
+            both = FaceSettings(model=faces, background=settings, strength=strength)
+            return run_faces(inputs, out, both, files, screen, dry_run=dry_run)
 
         def open_restorer() -> "Restorer":
             from restorer.api import Restorer
