@@ -73,7 +73,7 @@ def prove(model: Model, data: bytes, form: GraphForm) -> Proof:
     batches = _batches(model, form)
     network: nn.Module = copy.deepcopy(model.network).cpu()
     network = WithPixels(network, model.traits) if form.with_io else network
-    apart, least = 0.0, 200.0
+    apart, least, widest = 0.0, 200.0, 0.0
     for x in batches:
         with torch.inference_mode():
             exact = network(x).float()
@@ -83,14 +83,15 @@ def prove(model: Model, data: bytes, form: GraphForm) -> Proof:
                 f"the graph makes {tuple(y.shape)} of {tuple(x.shape)}, PyTorch {tuple(exact.shape)}, so it was not "
                 "written; give --static HxW"
             )
-        if not bool(y.isfinite().all()):
+        if not bool((y + exact).isfinite().all()):
             raise NumericalError(
                 f"the graph gives values that are not finite on {tuple(x.shape)}, so it was not written; use fp32"
             )
+        widest = max(widest, float(exact.max() - exact.min()))
         apart = max(apart, float((y - exact).abs().max()))
         least = min(least, _psnr(y, exact))
     low, high = model.traits.value_range
-    reach = 1.0 if form.with_io or not model.traits.makes_pictures else high - low
+    reach = 1.0 if form.with_io else high - low if model.traits.makes_pictures else max(1.0, widest)
     proof = Proof(
         shapes=tuple(tuple(x.shape) for x in batches),
         worst=apart / reach,

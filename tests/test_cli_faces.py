@@ -46,13 +46,13 @@ def test_three_people_are_found_restored_and_told(group, here, capsys):
     assert main([*words, "--compare", "--sidecar", "--save-crops", "crops", "--only", "1,3", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     result = next(line for line in lines if line["event"] == "result")
-    told = json.loads((here / "out" / "done.faces.json").read_text())
+    told = json.loads((here / "out" / "done.png.faces.json").read_text())
     assert told["faces"] == result["faces"]
     assert [face.get("skipped", "") for face in told["faces"]] == ["", "was not chosen", ""]
     assert sorted(path.name for path in (here / "crops").iterdir()) == [
-        "done-1-after.png", "done-1-before.png", "done-3-after.png", "done-3-before.png",
+        "done.png-1-after.png", "done.png-1-before.png", "done.png-3-after.png", "done.png-3-before.png",
     ]  # fmt: skip
-    assert (here / "out" / "done.faces.png").is_file()
+    assert (here / "out" / "done.png.faces.png").is_file()
     before, after = (np.asarray(Image.open(path).convert("RGB")) for path in (group, here / "out" / "done.png"))
     changed = (before != after).any(axis=2)
     for number, face in enumerate(told["faces"]):
@@ -61,7 +61,7 @@ def test_three_people_are_found_restored_and_told(group, here, capsys):
         assert inside > 0.5 if number != 1 else inside < 0.05
     assert 0 < changed.mean() < 0.1
     notices = [line["reason"] for line in lines if line["event"] == "notice"]
-    assert notices == ["face 2 was not chosen; it is left as it is"]
+    assert notices[0] == "1 of 3 faces were not chosen"
 
 
 def test_a_folder_goes_on_where_it_was_and_names_what_failed(group, here, capsys):
@@ -77,6 +77,8 @@ def test_a_folder_goes_on_where_it_was_and_names_what_failed(group, here, capsys
     }
     assert main(words) == 0
     assert "0 done, 0 failed, 2 skipped" in capsys.readouterr().err
+    assert main([*words, "--sidecar"]) == 0, "what is asked for beside a picture is made, too"
+    assert (here / "out" / "in" / "group.png.faces.json").is_file()
     assert main([*words, "--strength", "0.5", "--only", "9"]) == 1
     err = capsys.readouterr().err
     assert "there is no face 9, the picture has 3" in err

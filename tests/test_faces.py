@@ -13,14 +13,15 @@ from some_pictures import random_array
 
 from restorer import Picture, UpscaleSettings
 from restorer.api import Restorer
-from restorer.errors import OutOfMemoryError, PictureError, UsageError
+from restorer.errors import OutOfMemoryError, PictureError, WriteError
 from restorer.pipeline.faces import work
 from restorer.pipeline.faces.align import SIDE, resized, then, to_template, undone
 from restorer.pipeline.faces.keep import keep_beside
 from restorer.pipeline.faces.mask import hull_mask
-from restorer.pipeline.faces.paste import Paster, Patch
+from restorer.pipeline.faces.paste import Paster, Patch, place
 from restorer.pipeline.faces.work import with_colour_of
 from restorer.pipeline.files import Job
+from restorer.pipeline.kinds import worked
 
 # The whole way
 
@@ -34,6 +35,8 @@ def test_a_network_that_changes_nothing_leaves_no_trace(side, turn):
     plain = faces_of()(picture).picture
     apart = done.pixels.astype(int) - plain.pixels
     assert np.abs(apart).max() <= 3
+    brighter = faces_of(face_at((180, 150), side, turn=turn), engine=painted(), match_colour=False)(picture).picture
+    assert (brighter.pixels != plain.pixels).any(axis=2).mean() > 0.5 * (side / 400) ** 2, "something was pasted"
     assert np.abs(apart).mean() < 0.1
 
 
@@ -82,7 +85,8 @@ def test_bands_of_any_height_give_the_same_picture():
     pictures = []
     for step in (200, 7, 64):
         taken = []
-        paster = Paster([patch], (100, 90), (200, 180), lambda band, taken=taken: taken.append(band.copy()), channels=3)
+        faces = [place(patch, (100, 90), (200, 180))]
+        paster = Paster(faces, lambda band, taken=taken: taken.append(band.copy()), channels=3)
         for start in range(0, 200, step):
             paster(rows[start : start + step].copy())
         pictures.append(np.concatenate(taken))
@@ -136,6 +140,7 @@ def test_strength_is_of_a_run_and_of_single_faces():
         return [int(done.picture.pixels[2 * y, 2 * x, 0]) for x, y in places], [face.strength for face in done.faces]
 
     full, _ = middles()
+    assert min(full) > 200
     assert middles(strength=0.0) == ([50, 50], [0.0, 0.0])
     half, _ = middles(strength=0.5)
     assert half[0] == pytest.approx((full[0] + 50) / 2, abs=1)
@@ -159,11 +164,14 @@ def test_a_face_that_fails_is_done_again_in_float32_or_left_and_named(wrong, cap
     assert "face 2 came back with" in caplog.text
     lost = faces_of(*found, engine=FaultyEngine(at=1, wrong=wrong, hopeless=True, **size))
     plan = lost.plan(picture)
+    worked(plan, picture)
+    assert len(plan.notices) == 1
+    assert "face 2 came back with" in plan.notices[0]
+    lost = faces_of(*found, engine=FaultyEngine(at=1, wrong=wrong, hopeless=True, **size))
     done = lost(picture)
     assert [bool(face.skipped) for face in done.faces] == [False, True]
     plain = faces_of()(picture).picture.pixels
     assert np.array_equal(done.picture.pixels[:, 480:], plain[:, 480:])
-    assert plan.notices == []
 
 
 def test_faces_go_in_batches_that_shrink_where_memory_ends(monkeypatch):
@@ -239,18 +247,58 @@ def test_crops_a_sheet_and_a_list_are_kept_beside(tmp_path):
     picture = Picture(pixels=(smooth((200, 400)) * 255).astype(np.uint8))
     model = faces_of(face_at((100, 100), 120), face_at((300, 100), 8))
     plan = model.plan(picture)
-    from restorer.pipeline.kinds import worked
-
     worked(plan, picture)
     job = Job(source=tmp_path / "a.jpg", output=tmp_path / "out" / "a.png", name=str(tmp_path / "out" / "a.png"))
     (tmp_path / "out").mkdir()
     keep_beside(job, plan, crops=tmp_path / "crops", compare=True, sidecar=True)
-    assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a-1-after.png", "a-1-before.png"]
-    told = json.loads((tmp_path / "out" / "a.faces.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a.png-1-after.png", "a.png-1-before.png"]
+    told = json.loads((tmp_path / "out" / "a.png.faces.json").read_text())
     assert [face["face"] for face in told["faces"]] == [1, 2]
     assert told["faces"][0]["strength"] == 1.0
     assert "less than 16" in told["faces"][1]["skipped"]
-    sheet = cv2.imread(str(tmp_path / "out" / "a.faces.png"))
+    sheet = cv2.imread(str(tmp_path / "out" / "a.png.faces.png"))
     assert sheet.shape == (SIDE + 16, 2 * SIDE + 24, 3)
-    with pytest.raises(UsageError, match="name a file or a folder"):
-        keep_beside(replace(job, output=None), plan, crops=None, compare=True, sidecar=False)
+    itself = replace(job, source=tmp_path / "out" / "a.png.faces.png")
+    with pytest.raises(WriteError, match="is the input itself"):
+        keep_beside(itself, plan, crops=None, compare=True, sidecar=False)
+
+
+def test_a_picture_is_not_written_into_and_can_be_done_twice():
+    """At its own size too, where the background's rows are the picture's."""
+    pixels = np.full((200, 200, 3), 50, np.uint8)
+    picture = Picture(pixels=pixels)
+    rest = UpscaleSettings(model="none", scale=1)
+    plan = faces_of(face_at((100, 100), 120), engine=painted(), match_colour=False, background=rest).plan(picture)
+    first, second = worked(plan, picture), worked(plan, picture)
+    assert (pixels == 50).all()
+    assert (first.pixels > 200).any()
+    assert np.array_equal(first.pixels, second.pixels)
+
+
+def test_what_floats_hold_above_white_stays():
+    pixels = np.full((200, 200, 3), 0.5, np.float32)
+    pixels[100, 100] = 3
+    rest = UpscaleSettings(model="none", scale=1)
+    done = faces_of(face_at((100, 100), 120), engine=painted(0.8), match_colour=False, background=rest)(
+        Picture(pixels=pixels)
+    )
+    assert done.picture.pixels[100, 100].max() == pytest.approx(0.8 + 2, abs=0.02)
+
+
+def test_what_alpha_hides_is_not_looked_at():
+    pixels = np.full((200, 200, 3), 90, np.uint8)
+    pixels[:, 100:] = (255, 0, 255)
+    alpha = np.full((200, 200), 255, np.uint8)
+    alpha[:, 100:] = 0
+    plan = faces_of(face_at((80, 100), 120)).plan(Picture(pixels=pixels, alpha=alpha))
+    worked(plan, Picture(pixels=pixels, alpha=alpha))
+    assert np.abs(plan.restored[0].before.astype(int) - 90).max() <= 1
+
+
+def test_faces_that_are_too_large_or_have_no_outline_are_told():
+    picture = Picture(pixels=(smooth((700, 700)) * 255).astype(np.uint8))
+    plan = faces_of(face_at((350, 350), 600), engine=FakeEngine(scale=4), strengths={2: 0.5}).plan(picture)
+    assert "is larger than the network takes" in plan.notices[0]
+    assert "there is no face 2 whose strength" in plan.notices[1]
+    none = faces_of(face_at((350, 350), 200), masks=lambda y: np.zeros((len(y), SIDE, SIDE), np.float32))
+    assert none(picture).faces[0].skipped == "has no outline that the parser sees"

@@ -19,6 +19,7 @@ from restorer.weights.read import read_checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = {"out_size": 64, "num_style_feat": 32, "channel_multiplier": 2, "narrow": 1 / 16}
 WIDTHS = (32, 32, 32, 32, 32)
+TAPS = torch.tensor([1.0, 3, 3, 1])[:, None] * torch.tensor([1.0, 3, 3, 1]) / 64
 FACE = {"decoder_load_path": None, "fix_decoder": False, "num_mlp": 2, "input_is_latent": True, "different_w": True}
 FACES = {
     "clean": ("gfpganv1_clean_arch", "GFPGANv1Clean", {}),
@@ -156,12 +157,14 @@ def test_rosinalitys_and_nvidias_files_are_the_same_pictures(archs):
     one = {renamed(key, TO_ROSINALITY): tensor for key, tensor in weights.items()}
     one |= {
         "latent_avg": average,
-        "convs.0.conv.blur.kernel": torch.ones(4, 4),
-        "to_rgbs.0.upsample.kernel": torch.ones(4, 4),
+        "convs.0.conv.blur.kernel": TAPS * 4,
+        "to_rgbs.0.upsample.kernel": TAPS * 4,
     }
     other = dict(nvidia(key, tensor) for key, tensor in weights.items())
-    other |= {"mapping.w_avg": average, "synthesis.b4.conv1.resample_filter": torch.ones(4, 4)}
-    for foreign in (one, other):
+    other |= {"mapping.w_avg": average, "synthesis.b4.conv1.resample_filter": TAPS}
+    for foreign, kernel in ((one, "convs.0.conv.blur.kernel"), (other, "synthesis.b4.conv1.resample_filter")):
+        with pytest.raises(WeightsError, match=r"another filter than \[1, 3, 3, 1\]"):
+            load_weights(foreign | {kernel: torch.ones(4, 4)})
         network = load_weights(foreign).network
         with torch.no_grad():
             torch.testing.assert_close(network.painted(network.styles(z, truncation=0.5)), exact, atol=1e-4, rtol=0)

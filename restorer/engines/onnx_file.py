@@ -129,6 +129,10 @@ def _ours(opened: Opened, told: Mapping[str, Any], path: Path) -> Graph:
         raise UsageError(f"{path.name} is a '{told['task']}' network; this command takes 'upscale' ones")
     with_io = bool(told["with_io"])
     traits = read_traits(told)
+    if traits.latent is not None or not traits.makes_pictures:
+        raise WeightsError(
+            f"{path.name}: says that it upscales, and that it makes no pictures of pictures; export it anew"
+        )
     return Graph(
         compute=opened.run,
         traits=replace(traits, value_range=(0.0, 1.0), channel_order="rgb") if with_io else traits,

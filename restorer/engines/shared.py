@@ -125,7 +125,9 @@ def closeness(y: Tensor, exact: Tensor, traits: Traits) -> float:
 
 
 def decibels(error: float, *, peak: float = 1.0) -> float:
-    """Mean squared error -> decibels; 200 is equal."""
+    """Mean squared error -> decibels; 200 is equal, what is not finite 0."""
+    if not math.isfinite(error) or not math.isfinite(peak):
+        return 0.0
     return 200.0 if error == 0 else min(200.0, 10 * math.log10(max(peak, 1e-12) ** 2 / error))
 
 

@@ -174,8 +174,11 @@ def _load(spec: NetworkSpec, weights: StateDict, facts: Facts) -> Model:
         traits = spec.traits(config)
     except ValueError as error:
         raise WeightsError(f"these {spec.name} weights cannot be used: {error}") from error
-    with torch.device("meta"):  # shapes only: weights about to be replaced are neither allocated nor drawn
-        network = spec.build(config)
+    try:
+        with torch.device("meta"):  # shapes only: weights about to be replaced are neither allocated nor drawn
+            network = spec.build(config)
+    except (RuntimeError, OverflowError) as error:
+        raise WeightsError(f"these {spec.name} weights claim a network of no possible size") from error
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     _check_keys(spec.name, weights, expected)
     _check_tensors(spec.name, weights, expected)

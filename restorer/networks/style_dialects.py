@@ -14,7 +14,7 @@ from torch import Tensor
 
 from restorer.errors import AmbiguousWeightsError, WeightsError
 from restorer.networks.spec import Facts, StateDict, listed
-from restorer.networks.style_layers import GAIN, RESAMPLINGS, Resampling
+from restorer.networks.style_layers import GAIN, RESAMPLINGS, TAPS, Resampling
 
 MAPPING_RATE = 0.01
 """What published files multiply the weights of the mapping network with, at run time."""
@@ -29,6 +29,8 @@ class Renaming(NamedTuple):
     gain: float = 1.0
     equalised: bool = False
     """Multiply by 1 / sqrt(numbers that each output sums up), too."""
+    taps: bool = False
+    """What is left out is the filter [1, 3, 3, 1], and must be."""
 
 
 def translated(weights: StateDict, rules: Sequence[Renaming]) -> dict[str, Tensor]:
@@ -39,11 +41,14 @@ def translated(weights: StateDict, rules: Sequence[Renaming]) -> dict[str, Tenso
         if rule is None or match is None:
             name, value = key, tensor
         elif rule.name is None:
+            if rule.taps and not _is_usual(tensor):
+                raise WeightsError(f"{listed([key])} of these weights is another filter than [1, 3, 3, 1]; use others")
             continue
         else:
             name = match.expand(rule.name) if isinstance(rule.name, str) else rule.name(match)
             value = _shaped(name, tensor)
-            value = value.float() * _factor(rule, value) if (rule.gain, rule.equalised) != (1.0, False) else value
+            scaled = (rule.gain, rule.equalised) != (1.0, False) and value.is_floating_point()
+            value = value.float() * _factor(rule, value) if scaled else value
         if name in found:
             raise WeightsError(f"these weights hold {listed([name])} under two names; use a checkpoint in one dialect")
         found[name] = value
@@ -55,6 +60,14 @@ def _first(key: str, rules: Sequence[Renaming]) -> tuple[Renaming | None, re.Mat
         if match := re.fullmatch(rule.pattern, key):
             return rule, match
     return None, None
+
+
+def _is_usual(kernel: Tensor) -> bool:
+    """Whether a filter is [1, 3, 3, 1] both ways, or one way, up to its sum."""
+    taps = torch.tensor(TAPS)
+    usual = taps[:, None] * taps if kernel.ndim == 2 else taps
+    total = float(kernel.sum()) if kernel.shape == usual.shape else 0.0
+    return total != 0 and bool(torch.allclose(kernel.float() / total, usual / usual.sum(), atol=1e-3))
 
 
 def _factor(rule: Renaming, tensor: Tensor) -> float:
@@ -128,7 +141,7 @@ def from_rosinality(old: str, new: str) -> list[Renaming]:
     """Rules for rosinality's files; the filters among their buffers are left out."""
     conv, rgb = (_numbered(old, new, *names) for names in (("conv", "layers"), ("to_rgb", "to_rgb")))
     return [
-        Renaming(rf"{old}.*\.kernel", None),
+        Renaming(rf"{old}.*\.(blur|upsample)\.kernel", None, taps=True),
         Renaming(rf"{old}input\.input", f"{new}constant"),
         *(Renaming(rf"{where}conv\.weight", to("conv.weight"), 1.0, True) for where, to in (*conv, *rgb)),
         *_modulations((*conv, *rgb), r"conv\.modulation", equalised=True),
@@ -150,7 +163,7 @@ def from_nvidia(old: str, new: str) -> list[Renaming]:
         return lambda match: f"{new}to_rgb.{_power(match[1]) - 2}.{part}"
 
     return [
-        Renaming(rf"{old}.*resample_filter", None),
+        Renaming(rf"{old}.*resample_filter", None, taps=True),
         Renaming(rf"{old}b4\.const", f"{new}constant"),
         Renaming(rf"{conv}weight", layer("conv.weight"), 1.0, True),
         Renaming(rf"{conv}noise_strength", layer("noise_strength"), GAIN),

@@ -23,6 +23,8 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 GAIN = 2**0.5
 """What keeps the variance through a leaky ReLU of slope 0.2, as StyleGAN2 has it."""
 EPSILON = 1e-8
+MOST_LEVELS = 10
+"""Up to pictures of 2048 pixels."""
 WIDTHS_512 = (512, 512, 512, 512, 512, 256, 128, 64)
 """The published channels at 4, 8, ... 512 pixels, with the multiplier 2 (configuration F)."""
 
@@ -48,6 +50,10 @@ class ModulatedConv(Conv):
         nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels * side**2))
 
     def forward(self, x: Tensor, scales: Tensor) -> Tensor:  # type: ignore[override]
+        if self.demodulate:  # takes any common factor out again, so that half precision does not overflow
+            scales = scales / scales.abs().amax(1, keepdim=True).clamp_min(EPSILON)
+        else:
+            x = x.to(self.weight.dtype)
         x = x * scales[:, :, None, None].to(x.dtype)
         if self.up == "fir":
             kernel = self.weight.transpose(0, 1)
@@ -57,7 +63,8 @@ class ModulatedConv(Conv):
         if not self.demodulate:
             return y
         power = self.weight.float().square().sum((2, 3))  # (Cout, Cin)
-        back = GAIN * torch.rsqrt(F.linear(scales.float().square(), power) + EPSILON)
+        total = (scales.float().square()[:, None] * power).sum(2)  # no matrix product, which autocast would make half
+        back = GAIN * torch.rsqrt(total + EPSILON)
         return y * back[:, :, None, None].to(y.dtype)
 
 
@@ -179,8 +186,8 @@ def _kernel(x: Tensor, *, gain: float) -> Tensor:
 def check_widths(widths: Sequence[int]) -> None:
     """Refuse channels of a pyramid that cannot be built."""
     at_least_one(**{f"widths[{index}]": width for index, width in enumerate(widths)})
-    if len(widths) < 2:
-        raise ValueError(f"widths must name the channels at 4 and 8 pixels at least, got {len(widths)}")
+    if not 2 <= len(widths) <= MOST_LEVELS:
+        raise ValueError(f"widths must name the channels of 2 to {MOST_LEVELS} levels, got {len(widths)}")
 
 
 def operations_of(widths: Sequence[int], resampling: Resampling) -> int:

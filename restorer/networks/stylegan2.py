@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from restorer.errors import WeightsError
 from restorer.networks.layers import conv_shape, count_blocks, keys_like, leaky, linear_shape
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 from restorer.networks.style_dialects import (
@@ -201,11 +202,17 @@ def rename(weights: StateDict, facts: Facts) -> StateDict:
 def _completed(weights: dict[str, Tensor], resampling: Resampling) -> StateDict:
     weights["fir"] = marked(resampling)
     if "w_average" not in weights:
-        layers = count_blocks(weights, "mapping.")
-        mapping = Mapping(weights["mapping.0.weight"].shape[1], layers)
-        mapping.load_state_dict({key.removeprefix("mapping."): weights[key] for key in weights if "mapping." in key})
+        style = linear_shape(weights, "mapping.0.weight")[1]
+        layers = [f"mapping.{index}" for index in range(count_blocks(weights, "mapping."))]
+        for layer in layers:  # before a network of this size is made
+            bias = weights.get(f"{layer}.bias")
+            if linear_shape(weights, f"{layer}.weight") != (style, style) or bias is None or bias.shape != (style,):
+                raise WeightsError(f"{layer} of these stylegan2 weights is no layer of {style}; the file is damaged")
+        mapping = Mapping(style, len(layers))
+        own = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+        mapping.load_state_dict({key.removeprefix("mapping."): weights[key].float() for key in own})
         with torch.no_grad():
-            z = torch.randn(AVERAGED, weights["mapping.0.weight"].shape[1], generator=torch.Generator().manual_seed(0))
+            z = torch.randn(AVERAGED, style, generator=torch.Generator().manual_seed(0))
             weights["w_average"] = mapping(z).mean(0)
     return weights
 

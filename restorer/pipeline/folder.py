@@ -56,13 +56,17 @@ class FolderRun:
         open_restorer: Callable[[], Planner],
         report: Report,
         after: Callable[[Job, Work], None] | None = None,
+        kept: str = "",
     ) -> None:
-        """`after` is called with each picture's work before its file gets its name; an error there is the picture's."""
+        """`kept` names what `after` writes beside: a picture without it is not done.
+
+        `after` is called with each picture's work before its file gets its name; an error there is the picture's.
+        """
         self._jobs, self._settings, self._files, self._report = jobs, settings, files, report
         self._weights, self._open_restorer, self._after = weights, open_restorer, after
         self._restorer: Planner | None = None
         self._journal = Journal(jobs.folder) if jobs.folder is not None else None
-        self._settings_hash = settings.digest() + f"-{files.quality}"
+        self._settings_hash = settings.digest() + f"-{files.quality}{kept}"
         self._stdin = b""
         self._notices: dict[str, list[str]] = {}
         self._stamps: dict[str, tuple[int, int]] = {}

@@ -33,7 +33,7 @@ class Plain:
         for start in range(0, height, CHUNK):
             stop = min(start + CHUNK, height)
             if self.size_out == self.size_in:
-                take(source.read(Box(start, 0, stop, width)))
+                take(source.read(Box(start, 0, stop, width)).copy())  # whoever takes rows may write into them
             else:
                 last.push(plain_rows(source, self.size_out, start, stop, wrap=self.settings.wrap))
             if progress is not None:

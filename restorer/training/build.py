@@ -49,6 +49,8 @@ def build_objective(recipe: Recipe, *, trust_first_use: bool = False) -> Objecti
 def checked_traits(recipe: Recipe) -> Traits:
     """What the pictures of a run must be like; players that do not fit each other are refused."""
     traits = get_spec(recipe.network).traits(recipe.config)
+    if traits.latent or not traits.makes_pictures or traits.fixed_size or traits.value_range != (0.0, 1.0):
+        raise UsageError(f"{recipe.network} cannot be trained to enlarge pictures; choose another network")
     channels = [traits.in_channels, traits.out_channels]
     if recipe.discriminator is not None:
         channels.append(recipe.discriminator.channels)

@@ -8,7 +8,7 @@ from restorer.apps.cli import options
 from restorer.apps.cli.runs import model_names, opened, run
 from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.apps.cli.words import facts_of, strengths_of, tile_of
-from restorer.errors import WeightsError
+from restorer.errors import DownloadError, UsageError, WeightsError
 from restorer.pipeline.files import FileSettings, Job
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
 
@@ -75,10 +75,13 @@ def faces(
         min_face=min_face, max_face=max_face, confidence=confidence, strength=strength,
         strengths=strengths_of(face_strength), match_colour=not own_colours, aligned=aligned, facts=facts_of(fact),
     )  # fmt: skip
+    if out == "-" and (compare or sidecar):
+        raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
         after = _keeper(save_crops, compare=compare, sidecar=sidecar)
-        return run_faces(inputs, out, settings, files, screen, dry_run=dry_run, after=after)
+        kept = f"-{save_crops}-{compare:d}-{sidecar:d}" if after is not None else ""
+        return run_faces(inputs, out, settings, files, screen, dry_run=dry_run, after=after, kept=kept)
 
 
 def run_faces(
@@ -90,23 +93,30 @@ def run_faces(
     *,
     dry_run: bool,
     after: "Callable[[Job, Work], None] | None" = None,
+    kept: str = "",
 ) -> int:
     """As `run`, for faces; says what would do where the face model's weights are not to be had."""
-    from restorer.weights.find import find_weights
 
     def open_faces() -> "Faces":
         from restorer.api import Faces
 
         return opened(Faces.open(settings=settings), settings.model, screen)
 
+    def beside() -> list[Path]:
+        from restorer.pipeline.faces.at_hand import files_beside
+
+        return files_beside(settings, download=not dry_run)
+
+    names = [settings.model, *([] if settings.aligned else model_names(settings.background))]
     try:
-        find_weights(settings.model, download=not dry_run, progress=screen.downloading(settings.model))
-    except WeightsError as e:
-        if settings.model == STAND_IN:
+        return run(
+            inputs, out, settings, files, screen,
+            names=names, open_all=open_faces, dry_run=dry_run, after=after, beside=beside, kept=kept,
+        )  # fmt: skip
+    except (WeightsError, DownloadError) as e:
+        if settings.model == STAND_IN or settings.model not in str(e):
             raise
         raise type(e)(f"{e}; or take --model {STAND_IN}, which sharpens faces but invents no features") from e
-    names = [settings.model, *([] if settings.aligned else model_names(settings.background))]
-    return run(inputs, out, settings, files, screen, names=names, open_all=open_faces, dry_run=dry_run, after=after)
 
 
 def _keeper(crops: str, *, compare: bool, sidecar: bool) -> "Callable[[Job, Work], None] | None":

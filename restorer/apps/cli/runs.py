@@ -1,6 +1,7 @@
 """A run over pictures, as every command plays it: plan, find the weights, read, and only then load torch."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from restorer import machine
@@ -26,8 +27,15 @@ def run(
     open_all: "Callable[[], Planner]",
     dry_run: bool,
     after: "Callable[[Job, Work], None] | None" = None,
+    beside: "Callable[[], list[Path]]" = list,
+    kept: str = "",
 ) -> int:
-    """Restore every picture; returns the exit status. `names` are the models whose weights must be there."""
+    """Restore every picture; returns the exit status.
+
+    `names` are the models whose weights must be there, `beside` gives more files that decide what is made; both are in
+    the journal, and so is `kept`, what `after` writes beside each picture.
+    """
+    from restorer.weights.fetch import sha256_of
     from restorer.weights.find import find_weights, weights_digest
 
     if out == "-" and screen.as_json:
@@ -36,9 +44,16 @@ def run(
     found = [find_weights(name, download=not dry_run, progress=screen.downloading(name)) for name in names]
     from restorer.pipeline.folder import FolderRun
 
-    weights = "-".join(weights_digest(one) for one in found)
+    weights = "-".join([*(weights_digest(one) for one in found), *(sha256_of(path)[:16] for path in beside())])
     folder_run = FolderRun(
-        jobs, settings=settings, files=files, weights=weights, open_restorer=open_all, report=screen, after=after
+        jobs,
+        settings=settings,
+        files=files,
+        weights=weights,
+        open_restorer=open_all,
+        report=screen,
+        after=after,
+        kept=kept,
     )
     summary = folder_run.preview() if dry_run else folder_run.run()
     screen({"event": "summary", **vars(summary)})

@@ -7,6 +7,7 @@ from restorer.apps.cli.faces import run_faces
 from restorer.apps.cli.runs import model_names, opened, run
 from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.apps.cli.words import facts_of, tile_of
+from restorer.errors import UsageError
 from restorer.pipeline.files import FileSettings
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
 
@@ -54,6 +55,8 @@ def upscale(
     )  # fmt: skip
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
+        if faces and wrap:
+            raise UsageError("--faces and --wrap do not go together: a face would not go on at the opposite border")
         if faces:
             both = FaceSettings(model=faces, background=settings, strength=strength)
             return run_faces(inputs, out, both, files, screen, dry_run=dry_run)

@@ -50,6 +50,19 @@ def open_detector(
     return _of_file(find_weights(name, download=download), device, facts or {})
 
 
+def detector_files(name: str | Path = AUTO, *, download: bool = True) -> tuple[Path, ...]:
+    """The files of weights that `open_detector` would read for a name."""
+    from restorer.weights.face_weights import mtcnn_files
+
+    if name == AUTO:
+        name, download = _best_here(), False
+    if name == "mtcnn" and (files := mtcnn_files()):
+        return files
+    if name == "yunet" and (path := _packed_yunet()):
+        return (path,)
+    return () if name == "mtcnn" else (find_weights(name, download=download).path,)
+
+
 def is_detector_here(name: str) -> bool:
     """Whether a detector of DETECTORS can be opened without a download; a glance that reads little, so no promise."""
     from restorer.weights.face_weights import mtcnn_files

@@ -24,7 +24,7 @@ TEMPLATE = (
 SIDE = 512
 OUTSIDE = (135 / 255, 133 / 255, 132 / 255)
 """What an aligned face shows where there is no picture, RGB: facexlib's."""
-MOST_TURN = 1e4
+MOST_TURN = 1e3
 """Times that a face may be larger or smaller than the template."""
 
 
@@ -84,15 +84,16 @@ def aligned(pixels: Pixels, matrix: Matrix, side: int = SIDE) -> NDArray[np.floa
     )
     if right <= left or bottom <= top:
         return np.full((side, side, 3), OUTSIDE, np.float32)
-    part = pixels[top:bottom, left:right].astype(np.float32) / np.float32(PEAKS[pixels.dtype.name])
-    part = np.repeat(part, 3, axis=2) if part.shape[2] == 1 else part
+    part = pixels[top:bottom, left:right]
     inside = then(np.array([[1.0, 0, left], [0, 1.0, top]]), matrix)
     ratio = size_of(matrix)
-    if ratio < 1:
+    if ratio < 1:  # before anything is made floats: a face may fill a picture of a hundred megapixels
         small = [max(1, round(length * ratio)) for length in (part.shape[1], part.shape[0])]
         shrink = resized(small[0] / part.shape[1], small[1] / part.shape[0])
-        part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+        part = cv2.resize(part, small, interpolation=cv2.INTER_AREA).reshape(small[1], small[0], -1)
         inside = then(undone(shrink), inside)
+    part = (part.astype(np.float32) / np.float32(PEAKS[pixels.dtype.name])).clip(0, 1)
+    part = np.repeat(part, 3, axis=2) if part.shape[2] == 1 else part
     face = cv2.warpAffine(
         part, inside, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=OUTSIDE
     )

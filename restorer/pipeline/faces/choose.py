@@ -11,6 +11,8 @@ from restorer.pipeline.detectors.seam import Detection
 from restorer.pipeline.faces.align import Matrix, to_template
 from restorer.pipeline.settings import wanted_faces
 
+NOT_CHOSEN = "was not chosen"
+
 
 @dataclass(kw_only=True, eq=False)
 class Face:
@@ -99,7 +101,7 @@ def _pick(faces: Sequence[Face], only: str | tuple[int, ...], size: tuple[int, i
         chosen = {face.number for face in sorted(usable, key=lambda face: _off_centre(face, size))[:1]}
     for face in usable:
         if face.number not in chosen:
-            face.skipped = "was not chosen"
+            face.skipped = NOT_CHOSEN
 
 
 def _off_centre(face: Face, size: tuple[int, int]) -> float:

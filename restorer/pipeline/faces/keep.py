@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restorer.errors import UsageError
+from restorer.errors import WriteError
 from restorer.pipeline.codecs.deep import opencv
-from restorer.pipeline.faces.paste import Floats
+from restorer.pipeline.detectors.seam import Bytes
 from restorer.pipeline.faces.work import AlignedWork, FaceWork, Restored
 from restorer.pipeline.files import Job
 from restorer.pipeline.folder import make_folder
@@ -24,42 +24,45 @@ GAP = 8
 
 
 def keep_beside(job: Job, work: Work, *, crops: Path | None, compare: bool, sidecar: bool) -> None:
-    """Write what was asked for. WriteError: the disk is full or locked."""
+    """Write what was asked for, named after the whole output. WriteError: the disk is full or locked."""
     assert isinstance(work, FaceWork | AlignedWork)
-    if job.output is None and (compare or sidecar):
-        raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
-    stem = Path(job.name).stem if job.output is None else job.output.stem
+    name = Path(job.label).name if job.output is None else job.output.name
     if crops is not None:
         in_tree = job.output is not None and job.output != Path(job.name)
         folder = crops / Path(job.name).parent if in_tree else crops
         make_folder(folder)
         for each in work.restored:
             for when, pixels in (("before", each.before), ("after", each.after)):
-                _write(pixels, folder / f"{stem}-{each.face.number}-{when}.png")
-    if compare and job.output is not None and work.restored:
-        _write(sheet(work.restored), job.output.with_name(f"{stem}.faces.png"))
-    if sidecar and job.output is not None:
+                _write(pixels, folder / f"{name}-{each.face.number}-{when}.png", job)
+    if job.output is None:
+        return
+    make_folder(job.output.parent)
+    if compare and work.restored:
+        _write(sheet(work.restored), job.output.with_name(f"{name}.faces.png"), job)
+    if sidecar:
         told = {"input": job.label, "output": str(job.output), **work.told()}
-        path = job.output.with_name(f"{stem}.faces.json")
+        path = job.output.with_name(f"{name}.faces.json")
         write_whole(path, [(json.dumps(told, indent=1) + "\n").encode()])
 
 
-def sheet(restored: Sequence[Restored]) -> Floats:
-    """Faces -> (H, W, 3) in [0, 1]: one row each, before and after, numbered from above."""
+def sheet(restored: Sequence[Restored]) -> Bytes:
+    """Faces -> (H, W, 3): one row each, before and after, numbered from above."""
     if len(restored) > MOST_ROWS:
         log.warning("the sheet shows the first %d of %d faces", MOST_ROWS, len(restored))
     rows = [_row(each) for each in restored[:MOST_ROWS]]
     width = max(row.shape[1] for row in rows)
-    gap = np.ones((GAP, width, 3), np.float32)
+    gap = np.full((GAP, width, 3), 255, np.uint8)
     return np.concatenate([part for row in rows for part in (gap, row)] + [gap])
 
 
-def _row(each: Restored) -> Floats:
+def _row(each: Restored) -> Bytes:
     side = len(each.after)
     before = opencv().resize(each.before, (side, side), interpolation=opencv().INTER_LINEAR)
-    gap = np.ones((side, GAP, 3), np.float32)
+    gap = np.full((side, GAP, 3), 255, np.uint8)
     return np.concatenate([gap, before, gap, each.after, gap], axis=1)
 
 
-def _write(pixels: Floats, path: Path) -> None:
-    write_picture(Picture(pixels=np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)), path)
+def _write(pixels: Bytes, path: Path, job: Job) -> None:
+    if job.source is not None and path.absolute() == job.source.absolute():
+        raise WriteError(f"{path}: is the input itself; choose another output")
+    write_picture(Picture(pixels=pixels), path)

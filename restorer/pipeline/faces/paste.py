@@ -36,21 +36,9 @@ class Patch:
 class Paster:
     """Takes finished rows, in order, blends faces into them, and hands them on."""
 
-    def __init__(
-        self,
-        patches: Sequence[Patch],
-        size_in: tuple[int, int],
-        size_out: tuple[int, int],
-        take: RowTaker,
-        *,
-        channels: int,
-    ) -> None:
-        """`channels` are those of colour; alpha beside them is left alone."""
-        down, across = (out / before for out, before in zip(size_out, size_in, strict=True))
-        grown = resized(across, down)
-        self._placed = [
-            placed for patch in patches for placed in [_place(patch, grown, size_out)] if placed is not None
-        ]
+    def __init__(self, faces: Sequence["Placed"], take: RowTaker, *, channels: int) -> None:
+        """The first of `faces` comes lowest. `channels` are those of colour; alpha beside them is left alone."""
+        self._placed = faces
         self._take, self._channels, self._top = take, channels, 0
 
     def __call__(self, rows: Block) -> None:
@@ -68,7 +56,7 @@ class Paster:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Placed:
+class Placed:
     """A patch in the finished picture's pixels."""
 
     pixels: Floats
@@ -81,7 +69,13 @@ class _Placed:
     right: int
 
 
-def _place(patch: Patch, grown: Matrix, size: tuple[int, int]) -> _Placed | None:
+def place(patch: Patch, size_in: tuple[int, int], size: tuple[int, int]) -> Placed | None:
+    """Where a face goes in the finished picture of `size` (height, width); None where nothing of it is inside.
+
+    A face that becomes small there is made small now, so hundreds of them take little memory.
+    """
+    down, across = (out / before for out, before in zip(size, size_in, strict=True))
+    grown = resized(across, down)
     matrix = then(undone(grown), patch.matrix)
     pixels, mask, matrix = _shrunk(patch.pixels, patch.mask, matrix)
     around = corners(matrix, len(mask))
@@ -89,7 +83,7 @@ def _place(patch: Patch, grown: Matrix, size: tuple[int, int]) -> _Placed | None
     right, bottom = (min(end, math.ceil(high) + 1) for end, high in zip(size[::-1], around.max(0), strict=True))
     if right <= left or bottom <= top:
         return None
-    return _Placed(pixels=pixels, mask=mask, matrix=matrix, top=top, left=left, bottom=bottom, right=right)
+    return Placed(pixels=pixels, mask=mask, matrix=matrix, top=top, left=left, bottom=bottom, right=right)
 
 
 def _shrunk(pixels: Floats, mask: Floats, matrix: Matrix) -> tuple[Floats, Floats, Matrix]:
@@ -106,7 +100,7 @@ def _shrunk(pixels: Floats, mask: Floats, matrix: Matrix) -> tuple[Floats, Float
     )  # type: ignore[return-value]
 
 
-def _blend(rows: Block, placed: _Placed, start: int) -> None:
+def _blend(rows: Block, placed: Placed, start: int) -> None:
     """Rows from `start` on, columns of the patch: mask * face + (1 - mask) * what is there, rounded, in place."""
     cv2 = opencv()
     height, width, channels = rows.shape
@@ -123,5 +117,6 @@ def _blend(rows: Block, placed: _Placed, start: int) -> None:
         face = (face @ np.array(LUMA, np.float32))[:, :, None]
     peak = np.float32(PEAKS[rows.dtype.name])
     before = rows[covered].astype(np.float32)
-    after = before + mask[covered][:, None] * (face[covered].clip(0, 1) * peak - before)
+    # what floats hold above white is no part of the face, and stays
+    after = before + mask[covered][:, None] * (face[covered].clip(0, 1) * peak - before.clip(0, peak))
     rows[covered] = after if rows.dtype == np.float32 else np.rint(after.clip(0, peak)).astype(rows.dtype)

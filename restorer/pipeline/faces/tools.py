@@ -14,16 +14,13 @@ from restorer.networks.spec import Model
 from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.detectors import open_detector
 from restorer.pipeline.faces.align import SIDE, TEMPLATE
+from restorer.pipeline.faces.at_hand import parser_of
 from restorer.pipeline.faces.mask import Floats, hull_mask, mask_of_classes
 from restorer.pipeline.faces.work import Likeness, Masks, Tools
 from restorer.pipeline.settings import NO_MODEL, FaceSettings
-from restorer.weights.find import is_here
-from restorer.weights.records import find_record
 
 OpenModel = Callable[..., Model]
 """As `restorer.api.open_model`."""
-PARSERS = ("parsing-parsenet", "parsing-bisenet")
-"""What `auto` looks for, without a download, the better first."""
 PLAIN_DEVICES = ("auto", "cpu", "cuda", "mps")
 CLASSES = {"parsenet": parsenet.CLASSES, "bisenet": bisenet.CLASSES}
 
@@ -38,8 +35,10 @@ def open_tools(settings: FaceSettings, open_model: OpenModel) -> Tools:
         )
     if engine.traits.in_channels != 3:
         raise UsageError(f"{settings.model} takes {engine.traits.in_channels} channels, and faces have 3; use another")
-    asked = settings.background.device
-    device = asked if asked.split(":")[0] in PLAIN_DEVICES else "auto"  # detectors do not run on TensorRT and the like
+    small = SIDE // scale
+    if side is None and (small % engine.traits.multiple_of or small < engine.traits.min_side):
+        raise UsageError(f"{settings.model} does not take faces of {small} pixels; use another model")
+    device = _device(settings)
     return Tools(
         engine=engine,
         detector=None if settings.aligned else open_detector(settings.detector, device=device),
@@ -61,7 +60,7 @@ def _opened(model: Model, settings: FaceSettings) -> Engine:
 
 
 def _masks(settings: FaceSettings, open_model: OpenModel) -> Masks:
-    name = _parser_at_hand() if settings.parser == "auto" else settings.parser
+    name = parser_of(settings)
     if name == NO_MODEL:
         return _rounded
     model = _of_task(open_model, name, ("parse",))
@@ -69,20 +68,20 @@ def _masks(settings: FaceSettings, open_model: OpenModel) -> Masks:
 
     def outlined(faces: Tensor) -> Floats:
         whole = F.interpolate(faces, (SIDE, SIDE), mode="bilinear", align_corners=False)
-        masks = mask_of_classes(engine.run({"image": whole})["image"], classes)
+        masks = mask_of_classes(engine.run({"image": whole.to(engine.device)})["image"], classes)
         return _fitted(masks, faces)
 
     return outlined
 
 
-def _parser_at_hand() -> str:
-    """The first of `PARSERS` whose weights need no download, else none."""
-    records = (find_record(name) for name in PARSERS)
-    return next((record.name for record in records if record is not None and is_here(record)), NO_MODEL)
-
-
 def _eager(model: Model, settings: FaceSettings) -> Engine:
-    return open_engine(model, kind="eager", device=settings.background.device, precision="fp32")
+    return open_engine(model, kind="eager", device=_device(settings), precision="fp32")
+
+
+def _device(settings: FaceSettings) -> str:
+    """Where detectors and parsers run: PyTorch alone computes them, and TensorRT and the like are none of its own."""
+    asked = settings.background.device
+    return asked if asked.split(":")[0] in PLAIN_DEVICES else "auto"
 
 
 def _rounded(faces: Tensor) -> Floats:
@@ -103,7 +102,8 @@ def _likeness(settings: FaceSettings, open_model: OpenModel) -> Likeness:
     side, _ = engine.traits.fixed_size or (SIDE, SIDE)
 
     def compared(before: Tensor, after: Tensor) -> Tensor:
-        one, other = (engine.run({"image": as_grey(each, side)})["image"] for each in (before, after))
+        greys = (as_grey(each, side).to(engine.device) for each in (before, after))
+        one, other = (engine.run({"image": grey})["image"] for grey in greys)
         return likeness(one, other)
 
     return compared

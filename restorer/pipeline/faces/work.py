@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,18 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorer.engines import Engine
+from restorer.engines.shared import memory_errors
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.pipeline.detectors.seam import Bytes, Detection, Detector, scaled, shrunk
 from restorer.pipeline.events import Event, precision_of
-from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, then
-from restorer.pipeline.faces.choose import Face, choose
-from restorer.pipeline.faces.paste import Floats, Paster, Patch
+from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, size_of, then
+from restorer.pipeline.faces.choose import NOT_CHOSEN, Face, choose
+from restorer.pipeline.faces.paste import Floats, Paster, Patch, Placed, place
 from restorer.pipeline.guard import fault
 from restorer.pipeline.picture import PEAKS, Picture, Pixels
 from restorer.pipeline.plain import Plain
 from restorer.pipeline.restore import Progress, Upscale
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
-from restorer.pipeline.source import ArrayTaker, RowTaker
+from restorer.pipeline.source import ArrayTaker, RowTaker, bleed
 
 log = logging.getLogger(__name__)
 BATCHES = {True: 1, False: 8}
@@ -56,15 +57,15 @@ class Tools:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Restored:
-    """A face before and after, in [0, 1]."""
+    """A face before and after, for who looks at it, and what is pasted."""
 
     face: Face
-    before: Floats
+    before: Bytes
     """(s, s, 3): as it went in."""
-    after: Floats
+    after: Bytes
     """(S, S, 3)"""
-    mask: Floats
-    """(S, S)"""
+    patch: Patch | None
+    """None once it is in its place."""
 
 
 class FaceWork:
@@ -75,7 +76,7 @@ class FaceWork:
         self.picture, self.background, self.tools, self.settings = picture, background, tools, settings
         self.size_in, self.size_out = background.size_in, background.size_out
         self.faces = choose(
-            found_in(picture.pixels, tools.detector, settings.confidence),
+            found_in(_seen(picture), tools.detector, settings.confidence),
             self.size_in,
             only=settings.only,
             least=settings.min_face,
@@ -93,16 +94,18 @@ class FaceWork:
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Restore the faces, then send the rows of the background to what `open_rows` gives, with faces in them."""
         total = self.pixels
-        self.restored = []
-        for done in restore_faces(self.picture.pixels, self._wanted(), self.tools, self.settings):
-            self.restored.append(done)
+        self.restored, placed = [], list[Placed]()
+        for done in restore_faces(_seen(self.picture), self._wanted(), self.tools, self.settings):
+            assert done.patch is not None
+            there = place(done.patch, self.size_in, self.size_out)
+            placed = ([there] if there is not None else []) + placed  # the larger over the smaller
+            self.restored.append(replace(done, patch=None))
             if progress is not None:
                 progress(len(self.restored) * self.tools.side**2, total)
-        patches = [patch_of(each) for each in reversed(self.restored)]  # the larger over the smaller
         before = total - self.background.pixels
 
         def pasting() -> RowTaker:
-            return Paster(patches, self.size_in, self.size_out, open_rows(), channels=self.picture.channels)
+            return Paster(placed, open_rows(), channels=self.picture.channels)
 
         self.background.run(pasting, progress=progress and (lambda done, _: progress(before + done, total)))
 
@@ -124,7 +127,20 @@ class FaceWork:
         """What should be said of the picture beside its result."""
         if not self.faces:
             return ["no face found"]
-        return [f"face {face.number} {face.skipped}; it is left as it is" for face in self.faces if face.skipped]
+        passed = [face for face in self.faces if face.skipped == NOT_CHOSEN]
+        told = [
+            f"face {face.number} {face.skipped}; it is left as it is"
+            for face in self.faces
+            if face.skipped not in ("", NOT_CHOSEN)
+        ]
+        told += [f"{len(passed)} of {len(self.faces)} faces were not chosen"] if passed else []
+        told += [
+            f"face {face.number} is larger than the network takes, and may get softer; --max-face leaves it as it is"
+            for face in self._wanted()
+            if face.matrix is not None and size_of(face.matrix) * self.tools.side / SIDE < 1
+        ]
+        missing = sorted(set(self.settings.strengths) - {face.number for face in self.faces})
+        return told + [f"there is no face {number} whose strength could be set" for number in missing]
 
     def _wanted(self) -> list[Face]:
         return [face for face in self.faces if not face.skipped]
@@ -153,17 +169,18 @@ class AlignedWork:
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Restore the face and send its rows on; nothing of it is masked."""
         take = open_rows()
-        self.restored = list(restore_faces(self.picture.pixels, self.faces, self.tools, self.settings))
+        self.restored = list(restore_faces(_seen(self.picture), self.faces, self.tools, self.settings))
         side = self.size_out[0]
         plain = ArrayTaker(
             self.size_out, self.picture.channels + (self.picture.alpha is not None), self.picture.pixels.dtype
         )
         Plain(self.picture, _sized(self.settings, side)).run(lambda: plain)
-        ones = np.ones((side, side), np.float32) * self.faces[0].strength
-        matrix = self.faces[0].matrix
-        assert matrix is not None
-        patches = [Patch(pixels=each.after, mask=ones, matrix=_to_side(matrix, side)) for each in self.restored]
-        Paster(patches, self.size_in, self.size_out, take, channels=self.picture.channels)(plain.array)
+        ones = np.full((side, side), self.faces[0].strength, np.float32)
+        placed = [
+            place(replace(each.patch, mask=ones), self.size_in, self.size_out) for each in self.restored if each.patch
+        ]
+        faces = [there for there in placed if there is not None]
+        Paster(faces, take, channels=self.picture.channels)(plain.array)
         if progress is not None:
             progress(self.pixels, self.pixels)
 
@@ -205,11 +222,12 @@ def _as_bytes(pixels: Pixels) -> tuple[Bytes, tuple[float, float]]:
 
 def restore_faces(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings: FaceSettings) -> Iterator[Restored]:
     """(H, W, C), faces in it -> each before and after, as they are done. One that fails in float32 too is skipped."""
-    size, start = BATCHES[tools.engine.on_cpu], 0
+    size, start = 1 if tools.engine.traits.batch_of_one else BATCHES[tools.engine.on_cpu], 0
     while start < len(faces):
         batch = faces[start : start + size]
         try:
-            done = _restored(pixels, batch, tools, settings)
+            with memory_errors(torch.empty(len(batch), 3, tools.side, tools.side), tools.engine.where):
+                done = _restored(pixels, batch, tools, settings)
         except OutOfMemoryError:
             if size == 1:
                 raise
@@ -239,10 +257,27 @@ def _restored(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings: Fac
     if tools.likeness is not None:
         for face, score in zip(chosen, tools.likeness(x[good], y).tolist(), strict=True):
             face.likeness = score
-    return [
-        Restored(face=face, before=crops[index], after=done, mask=mask)
-        for index, face, done, mask in zip(good, chosen, after, masks, strict=True)
-    ]
+    done = []
+    for index, face, pixels_after, mask in zip(good, chosen, after, masks, strict=True):
+        if not mask.any():
+            face.skipped = "has no outline that the parser sees"
+            continue
+        patch = Patch(
+            pixels=pixels_after,
+            mask=mask * np.float32(face.strength),
+            matrix=_to_side(_known(face), len(pixels_after)),
+        )
+        done.append(Restored(face=face, before=_bytes(crops[index]), after=_bytes(pixels_after), patch=patch))
+    return done
+
+
+def _bytes(pixels: Floats) -> Bytes:
+    return np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _seen(picture: Picture) -> Pixels:
+    """The picture's colour; what is hidden by alpha is not looked at."""
+    return picture.pixels if picture.alpha is None else bleed(picture.pixels, picture.alpha)
 
 
 def _is_good(face: Face, x: Tensor, y: Tensor, tools: Tools) -> bool:
@@ -263,13 +298,6 @@ def with_colour_of(y: Tensor, x: Tensor) -> Tensor:
     apart = F.adaptive_avg_pool2d(x, cells) - F.adaptive_avg_pool2d(y, cells)
     smooth = F.interpolate(apart, y.shape[-2:], mode="bicubic", align_corners=False)
     return (y + smooth).clamp(0, 1)
-
-
-def patch_of(done: Restored) -> Patch:
-    """A restored face, ready to be pasted at its strength."""
-    side = len(done.after)
-    mask = done.mask * np.float32(done.face.strength)
-    return Patch(pixels=done.after, mask=mask, matrix=_to_side(_known(done.face), side))
 
 
 def _known(face: Face) -> Matrix:
