@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restorer.apps.cli import options
-from restorer.apps.cli.runs import model_names, opened, run
+from restorer.apps.cli.runs import check_stdout, model_names, opened, run
 from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.apps.cli.words import facts_of, strengths_of, tile_of
 from restorer.errors import DownloadError, UsageError, WeightsError
@@ -75,6 +75,7 @@ def faces(
         min_face=min_face, max_face=max_face, confidence=confidence, strength=strength,
         strengths=strengths_of(face_strength), match_colour=not own_colours, aligned=aligned, facts=facts_of(fact),
     )  # fmt: skip
+    check_stdout(out, as_json=json)
     if out == "-" and (compare or sidecar):
         raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)

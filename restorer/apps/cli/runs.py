@@ -38,8 +38,6 @@ def run(
     from restorer.weights.fetch import sha256_of
     from restorer.weights.find import find_weights, weights_digest
 
-    if out == "-" and screen.as_json:
-        raise UsageError("-o - and --json both want standard output; name a file")
     jobs = plan_jobs(inputs, out, files)
     found = [find_weights(name, download=not dry_run, progress=screen.downloading(name)) for name in names]
     from restorer.pipeline.folder import FolderRun
@@ -58,6 +56,12 @@ def run(
     summary = folder_run.preview() if dry_run else folder_run.run()
     screen({"event": "summary", **vars(summary)})
     return 1 if summary.failed else 0
+
+
+def check_stdout(out: str, *, as_json: bool) -> None:
+    """Refuse a picture and JSON on the same standard output."""
+    if out == "-" and as_json:
+        raise UsageError("-o - and --json both want standard output; name a file")
 
 
 def model_names(settings: UpscaleSettings) -> list[str]:

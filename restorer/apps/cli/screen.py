@@ -111,7 +111,7 @@ class Screen:
 
     def __init__(self, *, as_json: bool, quiet: bool, plans: bool = False) -> None:
         """`plans`: what would be done is said in words too."""
-        self.as_json, self._quiet, self._plans = as_json, quiet, plans
+        self._json, self._quiet, self._plans = as_json, quiet, plans
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -120,7 +120,7 @@ class Screen:
     def __call__(self, event: Mapping[str, object]) -> None:
         """Show one event."""
         with self._lock:
-            if self.as_json:
+            if self._json:
                 self._line(event)
             if event["event"] == "progress":
                 self._progress(event)
@@ -152,7 +152,7 @@ class Screen:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self.as_json and isinstance(error, RestorerError):
+        if self._json and isinstance(error, RestorerError):
             with suppress(WriteError):
                 self._line({"event": "error", "input": None, "reason": str(error)})
 
@@ -169,7 +169,7 @@ class Screen:
         kind = event["event"]
         if kind == "error":
             return _once(str(event["input"]), str(event["reason"]))
-        if self._quiet or self.as_json:
+        if self._quiet or self._json:
             return ""
         if kind in ("notice", "estimate"):
             return f"{event['input']}: {event['reason']}" if kind == "notice" else str(event["reason"])
@@ -187,7 +187,7 @@ class Screen:
 
     def _progress(self, event: Mapping[str, object]) -> None:
         """Pixels of the output, as the result will count them."""
-        if self._quiet or self.as_json or not sys.stderr.isatty():
+        if self._quiet or self._json or not sys.stderr.isatty():
             return
         if self._bar is None:
             self._bar = _new_bar()

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from restorer.apps.cli import options
 from restorer.apps.cli.faces import run_faces
-from restorer.apps.cli.runs import model_names, opened, run
+from restorer.apps.cli.runs import check_stdout, model_names, opened, run
 from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.apps.cli.words import facts_of, tile_of
 from restorer.errors import UsageError
@@ -54,6 +54,7 @@ def upscale(
         keep_colour=keep_colour, wrap=wrap, facts=facts_of(fact),
     )  # fmt: skip
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
+    check_stdout(out, as_json=json)
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
         if faces and wrap:
             raise UsageError("--faces and --wrap do not go together: a face would not go on at the opposite border")
