@@ -83,9 +83,9 @@ def test_python_blocks_run(reader, number):
         assert size_of(reader / "photos" / "photo.png") == (128, 86)
     if number == 2:
         assert [image.size for image in names["larger"]] == [(64, 48)] * 2
+        assert names["larger_batch"].shape == (1, 3, 48, 64)
     if number == 3:
         assert size_of(reader / "photo-restored.png") == (128, 86)
-        assert names["larger_batch"].shape == (1, 3, 48, 64)
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -22,8 +22,6 @@ PROGRAM_LIMIT = 64 * 2**20
 STEP_LIMIT = 1_000_000
 """Most instructions of one program; a tensor takes about 30."""
 _INTEGER_LIMIT = 2**63
-_PAIR_LIMIT = 10_000
-"""Most pairs of one ordered dictionary; larger ones are filled step by step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +212,8 @@ def _make_tensor(arguments: tuple[object, ...]) -> StoredTensor:
     last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
     if 0 not in shape and last >= storage.count:
         raise damaged("a tensor reaches beyond its storage")
-    offset = 0 if 0 in shape else offset  # what reaches nothing may claim anything
     strides = tuple(step if side > 1 else 1 for side, step in zip(shape, strides, strict=True))
-    return StoredTensor(storage=storage, offset=offset, shape=shape, strides=strides)
+    return StoredTensor(storage=storage, offset=0 if 0 in shape else offset, shape=shape, strides=strides)
 
 
 def _make_parameter(arguments: tuple[object, ...]) -> StoredTensor:
@@ -229,8 +226,8 @@ def _make_parameter(arguments: tuple[object, ...]) -> StoredTensor:
 def _make_dict(arguments: tuple[object, ...]) -> dict[object, object]:
     """Stand in for OrderedDict() and OrderedDict([(key, value), ...])."""
     pairs = arguments[0] if arguments else []
-    if len(arguments) > 1 or not isinstance(pairs, list) or len(pairs) > _PAIR_LIMIT:
-        raise damaged("a dictionary is made of something else than pairs")
+    if len(arguments) > 1 or not isinstance(pairs, list) or len(pairs) > 10_000:
+        pairs = [None]  # no pair, as the loop says
     made: dict[object, object] = {}
     for pair in pairs:
         if not isinstance(pair, list | tuple):
@@ -306,10 +303,9 @@ def _storage(machine: _Machine) -> None:
     if not isinstance(pid, tuple) or len(pid) not in {5, 6} or pid[0] != "storage" or pid[5:] not in ((), (None,)):
         raise damaged("a storage is described in no known way")
     dtype, key, count = pid[1], pid[2], pid[4]
-    if not isinstance(dtype, torch.dtype) or not isinstance(key, str) or type(count) is not int or count < 0:
+    is_count = type(count) is int and 0 <= count < _INTEGER_LIMIT
+    if not isinstance(dtype, torch.dtype) or not isinstance(key, str) or not is_count:
         raise damaged("a storage is described in no known way")
-    if count >= _INTEGER_LIMIT:
-        raise damaged("a storage claims more numbers than any file holds")
     storage = Storage(key=key, dtype=dtype, count=count)
     if machine.storages.setdefault(key, storage) != storage:
         raise damaged("one storage is described in two ways")

@@ -63,12 +63,11 @@ def faces(
     quiet: options.Quiet = False,
 ) -> int:
     """Find faces, restore them, and put them back into the enlarged picture: twice as large, where no size is given."""
-    asked = (scale, width, height, long_side, megapixels)
+    sized = any(each is not None for each in (scale, width, height, long_side, megapixels))
     rest = UpscaleSettings(
-        model=background, scale=2.0 if all(each is None for each in asked) else scale, width=width, height=height,
-        long_side=long_side, megapixels=megapixels, max_megapixels_in=max_megapixels_in,
-        max_megapixels_out=max_megapixels_out, tile=tile_of(tile), precision=precision, engine=engine, device=device,
-        denoise=denoise, keep_colour=keep_colour,
+        model=background, scale=scale if sized else 2.0, width=width, height=height, long_side=long_side,
+        megapixels=megapixels, max_megapixels_in=max_megapixels_in, max_megapixels_out=max_megapixels_out,
+        tile=tile_of(tile), precision=precision, engine=engine, device=device, denoise=denoise, keep_colour=keep_colour,
     )  # fmt: skip
     settings = FaceSettings(
         model=model, background=rest, detector=detector, parser=parser, identity=identity, only=only,
@@ -76,12 +75,9 @@ def faces(
         strengths=strengths_of(face_strength), match_colour=not own_colours, aligned=aligned, facts=facts_of(fact),
     )  # fmt: skip
     check_stdout(out, as_json=json)
-    if out == "-" and (compare or sidecar):
-        raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
+    after, kept = _keeper(out, save_crops, compare=compare, sidecar=sidecar)
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
-        after = _keeper(save_crops, compare=compare, sidecar=sidecar)
-        kept = f"-{save_crops}-{compare:d}-{sidecar:d}" if after is not None else ""
         return run_faces(inputs, out, settings, files, screen, dry_run=dry_run, after=after, kept=kept)
 
 
@@ -120,14 +116,16 @@ def run_faces(
         raise type(e)(f"{e}; or take --model {STAND_IN}, which sharpens faces but invents no features") from e
 
 
-def _keeper(crops: str, *, compare: bool, sidecar: bool) -> "Callable[[Job, Work], None] | None":
-    """What is written beside each picture."""
+def _keeper(out: str, crops: str, *, compare: bool, sidecar: bool) -> tuple["Callable[[Job, Work], None] | None", str]:
+    """What is written beside each picture, and its name for the journal."""
+    if out == "-" and (compare or sidecar):
+        raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
     if not (crops or compare or sidecar):
-        return None
+        return None, ""
 
     def keep(job: Job, work: "Work") -> None:
         from restorer.pipeline.faces.keep import keep_beside
 
         keep_beside(job, work, crops=Path(crops) if crops else None, compare=compare, sidecar=sidecar)
 
-    return keep
+    return keep, f"-{crops}-{compare:d}-{sidecar:d}"
