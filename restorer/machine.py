@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path("/")
@@ -89,6 +88,8 @@ def peak_resident() -> int:
 
 def installed(package: str) -> str:
     """The version of an installed package, "" where there is none."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and few commands ask
+
     try:
         return version(package)
     except PackageNotFoundError:
