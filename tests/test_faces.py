@@ -186,6 +186,7 @@ def test_faces_go_in_batches_that_shrink_where_memory_ends(monkeypatch):
         faces_of(*found, engine=FullEngine(most=9, scale=1, fixed_size=(SIDE, SIDE)))(picture)
 
 
+@pytest.mark.slow
 def test_hundreds_of_faces_and_one_larger_than_the_picture():
     many = [face_at((20 + 16 * x, 20 + 16 * y), 20) for x in range(25) for y in range(20)]
     picture = Picture(pixels=(smooth((350, 440)) * 255).astype(np.uint8))

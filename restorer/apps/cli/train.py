@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +71,8 @@ def _asked_to_stop() -> Iterator[list[int]]:
         asked.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
-        tell("stopping when this step is over; once more to stop at once")
+        with suppress(RuntimeError):  # a line was being written at this very moment
+            tell("stopping when this step is over; once more to stop at once")
 
     for number, handler in before.items():
         if callable(handler):  # one that is ignored stays so
