@@ -22,7 +22,7 @@ import torchvision
 
 from benchmarks.common import own_peak
 from restorer.engines.eager import EagerEngine
-from restorer.engines.shared import decibels
+from restorer.engines.shared import relative_psnr
 from restorer.networks.gfpgan import GFPGANConfig
 from restorer.networks.spec import Model, get_spec, load_weights
 from restorer.pipeline.detectors.seam import Detection
@@ -66,7 +66,7 @@ def photo(rounds: int, precision: str) -> dict[str, Any]:
     with torch.no_grad():
         exact = theirs.network(x * 2 - 1, return_rgb=False, randomize_noise=False)[0]
     y = ours.tools.engine.run({"image": x})["image"] * 2 - 1
-    near = decibels((y - exact).square().mean().item(), peak=float(exact.max() - exact.min()))
+    near = relative_psnr(y, exact)
     versions = {name: version(name) for name in ("gfpgan", "facexlib")}
     return {"seconds": seconds, "faces": len(PLACES), "size": list(pixels.shape[:2]), "db": near, **versions}
 

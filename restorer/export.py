@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from restorer.engines.graph import GraphForm, WithPixels, build_graph
 from restorer.engines.onnx import Session, choose_provider, errors, open_session
-from restorer.engines.shared import decibels, input_shape
+from restorer.engines.shared import input_shape, relative_psnr
 from restorer.errors import NumericalError, UnsupportedError, UsageError, WriteError, first_line
 from restorer.networks.spec import Model
 from restorer.weights.whole import write_whole
@@ -89,7 +89,7 @@ def prove(model: Model, data: bytes, form: GraphForm) -> Proof:
             )
         widest = max(widest, float(exact.max() - exact.min()))
         apart = max(apart, float((y - exact).abs().max()))
-        least = min(least, _psnr(y, exact))
+        least = min(least, relative_psnr(y, exact))
     low, high = model.traits.value_range
     reach = 1.0 if form.with_io else high - low if model.traits.makes_pictures else max(1.0, widest)
     proof = Proof(
@@ -138,7 +138,3 @@ def _batches(model: Model, form: GraphForm) -> list[Tensor]:
         return [(x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for x in xs]
     low, high = traits.value_range
     return [x * (high - low) + low for x in xs]
-
-
-def _psnr(y: Tensor, exact: Tensor) -> float:
-    return decibels((y - exact).square().mean().item(), peak=float(exact.max() - exact.min()))

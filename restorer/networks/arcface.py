@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restorer.networks.layers import PReLU, conv_shape, count_blocks, keys_like, linear_shape, rename_keys
+from restorer.networks.layers import PReLU, conv_shape, count_blocks, keys_like, linear_shape, without_wrapper
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 
 LUMA = (0.2989, 0.5870, 0.1140)
@@ -147,9 +147,7 @@ def read_config(weights: StateDict, facts: Facts) -> ArcFaceConfig:
 
 def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Take off what a wrapper for several devices put before every key."""
-    if weights and all(key.startswith("module.") for key in weights):
-        return rename_keys(weights, [(r"module\.(.+)", r"\1")])
-    return weights
+    return without_wrapper(weights)
 
 
 SPEC = NetworkSpec(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restorer.networks.layers import conv_shape, count_blocks, keys_like, rename_keys
+from restorer.networks.layers import conv_shape, count_blocks, keys_like, without_wrapper
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -221,8 +221,7 @@ def read_config(weights: StateDict, facts: Facts) -> BiSeNetConfig:
 
 def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Leave out the two heads of training, and what a wrapper for several devices put before every key."""
-    if weights and all(key.startswith("module.") for key in weights):
-        weights = rename_keys(weights, [(r"module\.(.+)", r"\1")])
+    weights = without_wrapper(weights)
     if not any(key.startswith("cp.resnet.") for key in weights):
         return weights
     return {key: tensor for key, tensor in weights.items() if not key.startswith(("conv_out16.", "conv_out32."))}

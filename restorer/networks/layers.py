@@ -192,6 +192,13 @@ def rename_keys(weights: StateDict, rules: Sequence[Rule]) -> StateDict:
     return renamed
 
 
+def without_wrapper(weights: StateDict) -> StateDict:
+    """Take off the `module.` that a wrapper for several devices put before every key, if it did."""
+    if not weights or not all(key.startswith("module.") for key in weights):
+        return weights
+    return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
+
+
 def _rename_key(key: str, rules: Sequence[Rule]) -> str:
     for pattern, name in rules:
         if match := re.fullmatch(pattern, key):

@@ -11,7 +11,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restorer.networks.layers import conv_shape, count_blocks, keys_like, leaky, rename_keys
+from restorer.networks.layers import conv_shape, count_blocks, keys_like, leaky, without_wrapper
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 
 BODY_SIDE = 32
@@ -142,8 +142,7 @@ def read_config(weights: StateDict, facts: Facts) -> ParseNetConfig:
 
 def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Leave out the layer that draws the face again, and what a wrapper for several devices put before every key."""
-    if weights and all(key.startswith("module.") for key in weights):
-        weights = rename_keys(weights, [(r"module\.(.+)", r"\1")])
+    weights = without_wrapper(weights)
     if not any(key.startswith("out_mask_conv.") for key in weights):
         return weights
     return {key: tensor for key, tensor in weights.items() if not key.startswith("out_img_conv.")}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorer.errors import AmbiguousWeightsError, WeightsError
-from restorer.networks.layers import conv_shape, count_blocks, keys_like, rename_keys
+from restorer.networks.layers import conv_shape, count_blocks, keys_like, without_wrapper
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 
 Backbone = Literal["resnet50", "mobilenet0.25"]
@@ -334,9 +334,7 @@ def _told_form(facts: Facts) -> Form | None:
 
 def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Take off what a wrapper for several devices put before every key."""
-    if all(key.startswith("module.") for key in weights):
-        return rename_keys(weights, [(r"module\.(.+)", r"\1")])
-    return weights
+    return without_wrapper(weights)
 
 
 SPEC = NetworkSpec(

@@ -21,6 +21,11 @@ def described(job: Job, work: "Work", *, model: str) -> Event:
     return {"input": job.label, "output": output, "model": model, **work.told()}
 
 
+def engine_told(engine: "Engine") -> Event:
+    """What plans and results say of the engine that computes."""
+    return {"engine": engine.name, "precision": precision_of(engine), "device": engine.where}
+
+
 def precision_of(engine: "Engine") -> str:
     """The name of what the bulk of the network computes in."""
     return PRECISIONS[str(engine.dtype).removeprefix("torch.")]

@@ -10,7 +10,7 @@ from torch import Tensor
 from restorer.engines import Engine
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.networks.spec import Traits
-from restorer.pipeline.events import Event, precision_of
+from restorer.pipeline.events import Event, engine_told
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
 from restorer.pipeline.picture import PEAKS, Picture
@@ -105,7 +105,7 @@ class Upscale:
     @property
     def pixels(self) -> int:
         """What `progress` counts to: input pixels of all passes."""
-        return sum(plan.size[0] * plan.size[1] for plan in self.plans())
+        return _pixels_of(self.plans())
 
     def told(self) -> Event:
         """What a plan and a result say of it; sizes are (width, height)."""
@@ -113,9 +113,7 @@ class Upscale:
         read = sum(plan.count * plan.window[0] * plan.window[1] for plan in plans)
         tile = plans[-1].tile
         return {
-            "engine": self.engine.name,
-            "precision": precision_of(self.engine),
-            "device": self.engine.where,
+            **engine_told(self.engine),
             "size_in": [self.size_in[1], self.size_in[0]],
             "size_out": [self.size_out[1], self.size_out[0]],
             "passes": self.passes,
@@ -158,8 +156,8 @@ class Upscale:
         log.warning("not enough memory; begins again with tiles of %d pixels", self.tile)
 
     def _run(self, take: RowTaker, progress: Progress | None) -> None:
-        plans, total = self.plans(), self.pixels
-        done = 0
+        plans = self.plans()
+        total, done = _pixels_of(plans), 0
         original: Source = PictureSource(self.picture, wrap=self.settings.wrap)
         source = original
         for last, plan in zip([False] * (len(plans) - 1) + [True], plans, strict=True):
@@ -181,6 +179,10 @@ class Upscale:
                 finish.close()
             else:
                 source = PictureSource(_picture(between.array, source.has_alpha), wrap=self.settings.wrap)
+
+
+def _pixels_of(plans: Sequence[Plan]) -> int:
+    return sum(plan.size[0] * plan.size[1] for plan in plans)
 
 
 def engine_plan(size: tuple[int, int], engine: Engine, tile: int | None, batch_pixels: int, *, wrap: bool) -> Plan:

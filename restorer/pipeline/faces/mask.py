@@ -12,14 +12,13 @@ from torch import Tensor
 
 from restorer.networks import parsenet
 from restorer.pipeline.codecs.deep import opencv
+from restorer.pipeline.faces.align import SIDE
 
 Floats = NDArray[np.float32]
 NOT_FACE = ("background", "hat", "necklace", "neck", "cloth")
 """All else is of the face: hair, ears and earrings too, since they are restored with it; as in facexlib."""
-SIDE = 512
-"""Of the face that the next four numbers are for."""
 REACH, SIGMA, BORDER = 50, 11.0, 10
-"""Of the blur, which is applied twice, and the width of the border where nothing is taken; as in facexlib."""
+"""Of the blur, which is applied twice, and the width of the border where nothing is taken, at SIDE; as in facexlib."""
 INSET = 43
 """How far from the border the hull ends, so that it has faded where nothing is taken."""
 FOREHEAD, CHIN, CHEEK = 0.92, 0.66, 0.98

@@ -93,11 +93,11 @@ def _shrunk(pixels: Floats, mask: Floats, matrix: Matrix) -> tuple[Floats, Float
         return pixels, mask, matrix
     cv2 = opencv()
     side = max(1, math.ceil(len(mask) * ratio))
-    small = (cv2.resize(each, (side, side), interpolation=cv2.INTER_AREA) for each in (pixels, mask))
-    return (
-        *(np.asarray(each, np.float32) for each in small),
-        then(matrix, resized(side / len(mask), side / len(mask))),
-    )  # type: ignore[return-value]
+    smaller = then(matrix, resized(side / len(mask), side / len(mask)))
+    pixels, mask = (
+        np.asarray(cv2.resize(each, (side, side), interpolation=cv2.INTER_AREA), np.float32) for each in (pixels, mask)
+    )
+    return pixels, mask, smaller
 
 
 def _blend(rows: Block, placed: Placed, start: int) -> None:

@@ -13,7 +13,7 @@ from restorer.engines import Engine
 from restorer.engines.shared import memory_errors
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.pipeline.detectors.seam import Bytes, Detection, Detector, scaled, shrunk
-from restorer.pipeline.events import Event, precision_of
+from restorer.pipeline.events import Event, engine_told
 from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, size_of, then
 from restorer.pipeline.faces.choose import NOT_CHOSEN, Face, choose
 from restorer.pipeline.faces.paste import Floats, Paster, Patch, Placed, place
@@ -75,8 +75,9 @@ class FaceWork:
         assert tools.detector is not None
         self.picture, self.background, self.tools, self.settings = picture, background, tools, settings
         self.size_in, self.size_out = background.size_in, background.size_out
+        self._pixels = _seen(picture)
         self.faces = choose(
-            found_in(_seen(picture), tools.detector, settings.confidence),
+            found_in(self._pixels, tools.detector, settings.confidence),
             self.size_in,
             only=settings.only,
             least=settings.min_face,
@@ -95,7 +96,7 @@ class FaceWork:
         """Restore the faces, then send the rows of the background to what `open_rows` gives, with faces in them."""
         total = self.pixels
         self.restored, placed = [], list[Placed]()
-        for done in restore_faces(_seen(self.picture), self._wanted(), self.tools, self.settings):
+        for done in restore_faces(self._pixels, self._wanted(), self.tools, self.settings):
             assert done.patch is not None
             there = place(done.patch, self.size_in, self.size_out)
             placed = ([there] if there is not None else []) + placed  # the larger over the smaller
@@ -115,7 +116,7 @@ class FaceWork:
         seconds = len(self._wanted()) * self.tools.side**2 / max(1.0, engine.pixels_per_second)
         told = self.background.told()
         if isinstance(self.background, Plain):
-            told |= {"engine": engine.name, "precision": precision_of(engine), "device": engine.where}
+            told |= engine_told(engine)
         return {
             **told,
             "faces": [face.told() for face in self.faces],
@@ -190,9 +191,7 @@ class AlignedWork:
         seconds = self.pixels / max(1.0, engine.pixels_per_second)
         return {
             **Plain(self.picture, _sized(self.settings, self.size_out[0])).told(),
-            "engine": engine.name,
-            "precision": precision_of(engine),
-            "device": engine.where,
+            **engine_told(engine),
             "faces": [self.faces[0].told()],
             "estimated_seconds": round(seconds, 1),
         }
