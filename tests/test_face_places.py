@@ -7,7 +7,7 @@ from face_pictures import TEMPLATE, face_at, smooth
 
 from restorer.errors import UsageError
 from restorer.pipeline.detectors.seam import Detection
-from restorer.pipeline.faces.align import SIDE, aligned, corners, resized, size_of, then, to_template, undone
+from restorer.pipeline.faces.align import SIDE, aligned, corners, resized, size_of, then, to_template, undone, within
 from restorer.pipeline.faces.choose import choose
 from restorer.pipeline.settings import wanted_faces
 
@@ -66,6 +66,23 @@ def test_places_outside_are_grey_as_in_training():
     assert np.allclose(crop[256, 5], (135 / 255, 133 / 255, 132 / 255), atol=1e-6)
     far = aligned(photo, to_template(face_at((-900, 50), 80).landmarks))
     assert np.ptp(far.reshape(-1, 3), axis=0).max() == 0
+
+
+def test_what_is_within_the_picture_is_counted():
+    """By hand: pixels of a face twice as large lie at -0.25, 0.25, ... 8.75, 9.25 of ten."""
+    assert within(resized(1, 1), (5, 10), 16).sum(0).tolist() == [5] * 10 + [0] * 6
+    assert within(resized(2, 2), (5, 10), 32)[5].nonzero()[0].tolist() == list(range(1, 19))
+    assert not within(to_template(face_at((-900, 50), 80).landmarks), (100, 100)).any()
+
+
+@pytest.mark.parametrize(("side", "turn"), [(80, 0.0), (150, 0.7), (700, 0.0), (1800, -0.4)])
+def test_within_the_picture_nothing_of_the_outside_is_mixed_in(side, turn):
+    matrix = to_template(face_at((20, 300), side, turn=turn).landmarks)
+    black, inside = aligned(np.zeros((310, 400, 3), np.uint8), matrix), within(matrix, (310, 400))
+    assert black[inside].max() < 0.01
+    seen = (black < 0.4).all(axis=2)
+    assert 0.02 < inside.mean() < 0.9
+    assert (seen & ~inside).mean() < 0.04, "no more than a pixel's width is left out"
 
 
 @pytest.mark.parametrize(

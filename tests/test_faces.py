@@ -9,13 +9,14 @@ import pytest
 import torch
 from engines import FakeEngine, FaultyEngine, FullEngine
 from face_pictures import TEMPLATE, Finder, face_at, faces_of, smooth
+from PIL import Image
 from some_pictures import random_array
 
 from restorer import Picture, UpscaleSettings
 from restorer.api import Restorer
-from restorer.errors import OutOfMemoryError, PictureError, WriteError
+from restorer.errors import OutOfMemoryError, PictureError, UsageError, WriteError
 from restorer.pipeline.faces import work
-from restorer.pipeline.faces.align import SIDE, resized, then, to_template, undone
+from restorer.pipeline.faces.align import OUTSIDE, SIDE, resized, then, to_template, undone
 from restorer.pipeline.faces.keep import keep_beside
 from restorer.pipeline.faces.mask import hull_mask
 from restorer.pipeline.faces.paste import Paster, Patch, place
@@ -93,6 +94,21 @@ def test_bands_of_any_height_give_the_same_picture():
     assert np.abs(pictures[0].astype(int) - rows).max() > 20
     for other in pictures[1:]:
         assert np.abs(other.astype(int) - pictures[0]).max() <= 1
+
+
+@pytest.mark.parametrize("stripes", ["across", "down"])
+@pytest.mark.parametrize("size", [(SIDE, 64), (64, SIDE)])
+def test_a_face_is_averaged_along_the_side_that_is_squeezed_and_only_there(size, stripes):
+    """Stripes of one pixel: where they are squeezed eight times they are grey, where they are not they stay."""
+    pixels = np.zeros((SIDE, SIDE, 3), np.float32)
+    pixels[:: 2 if stripes == "across" else 1, :: 2 if stripes == "down" else 1] = 1
+    patch = Patch(pixels=pixels, mask=np.ones((SIDE, SIDE), np.float32), matrix=resized(1, 1))
+    rows = np.zeros((*size, 3), np.uint8)
+    Paster([place(patch, (SIDE, SIDE), size)], lambda band: None, channels=3)(rows)
+    if (stripes == "across") == (size[0] == SIDE):
+        assert np.array_equal(rows, 255 * pixels[: size[0], : size[1]])
+    else:
+        assert np.abs(rows.astype(int) - 127.5).max() <= 1
 
 
 def test_no_step_is_seen_at_the_border_of_the_mask():
@@ -220,10 +236,36 @@ def test_colour_is_held_and_detail_is_not():
     x = torch.rand(1, 3, 64, 64) * 0.2 + 0.4
     y = (x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.1).clamp(0, 1)
     y[:, :, ::2] += 0.05
-    held = with_colour_of(y, x)
+    held = with_colour_of(y, x, torch.ones(1, 1, 64, 64))
     cells = torch.nn.functional.adaptive_avg_pool2d
     assert (cells(held, 8) - cells(x, 8)).abs().max() < 0.01
     assert (held[:, :, ::2] - held[:, :, 1::2]).mean() == pytest.approx(0.05, abs=0.005)
+
+
+@pytest.mark.parametrize("edge", [5, 42, 63])
+def test_what_lies_outside_the_picture_has_no_say_in_colours(edge):
+    """A face 0.1 too light inside and white outside: what must be taken off inside is 0.1, up to the last column."""
+    x, inside = torch.full((2, 3, 64, 64), 0.4), torch.ones(2, 1, 64, 64)
+    x[:, :, :, edge:], inside[:, :, :, edge:] = 0.52, 0
+    y = torch.full((2, 3, 128, 128), 0.5)
+    y[:, :, :, 2 * edge :] = 1
+    held = with_colour_of(y, x, inside)
+    assert (held[:, :, :, : 2 * edge] - 0.4).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("side", [120, 900])
+def test_a_face_at_the_border_keeps_its_colours_whatever_the_network_paints_beyond(side):
+    class Whitens(FakeEngine):
+        def compute(self, x):
+            grey = torch.tensor(OUTSIDE)[:, None, None]
+            return torch.where((x - grey).abs().amax(1, keepdim=True) < 1e-5, 1.0, x)
+
+    picture = Picture(pixels=(smooth((300, 360)) * 255).astype(np.uint8))
+    found = face_at((10, 150), side)
+    done = faces_of(found, engine=Whitens(scale=1, fixed_size=(SIDE, SIDE)))(picture).picture
+    apart = np.abs(done.pixels.astype(int) - faces_of(found)(picture).picture.pixels)
+    reach = 2 + 2 * 2 * -(-side // SIDE)  # of interpolation over the border, which is another matter
+    assert apart[reach:-reach, reach:-reach].max() <= 1
 
 
 # Cut faces, and what is kept
@@ -238,6 +280,11 @@ def test_a_cut_face_comes_out_at_the_networks_size():
     wide = Picture(pixels=random_array((30, 40, 3)))
     with pytest.raises(PictureError, match="is 40x30, and an aligned face is a square"):
         faces_of(aligned=True)(wide)
+    with pytest.raises(UsageError, match="there is no face 7, the picture has 1"):
+        faces_of(aligned=True, only="1,7").plan(picture)
+    assert faces_of(aligned=True, only="1", strengths={2: 0.5}).plan(picture).notices == [
+        "there is no face 2 whose strength could be set"
+    ]
     half = faces_of(aligned=True, engine=painted(), strength=0.5, match_colour=False)(
         Picture(pixels=np.zeros((SIDE, SIDE, 3), np.uint8))
     )
@@ -262,6 +309,25 @@ def test_crops_a_sheet_and_a_list_are_kept_beside(tmp_path):
     itself = replace(job, source=tmp_path / "out" / "a.png.faces.png")
     with pytest.raises(WriteError, match="is the input itself"):
         keep_beside(itself, plan, crops=None, compare=True, sidecar=False)
+    kept = [path for folder in ("crops", "out") for path in (tmp_path / folder).iterdir()]
+    assert sorted(job.beside) == sorted(kept), "the job knows all of them"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("space", [b"RGB ", b"GRAY"])
+def test_crops_and_sheet_say_what_their_colours_are(tmp_path, channels, space):
+    """They are RGB: a profile of such colours goes with them, one of grey does not."""
+    profile = bytes(16) + space + bytes(16) + b"acsp" + bytes(88)
+    pixels = (smooth((200, 200), channels) * 255).astype(np.uint8)
+    picture = Picture(pixels=pixels, icc=profile, meta={"png:gAMA": (100000).to_bytes(4, "big"), "xmp": b"x"})
+    plan = faces_of(face_at((100, 100), 120)).plan(picture)
+    worked(plan, picture)
+    job = Job(source=None, output=tmp_path / "a.jpg", name="a.jpg")
+    keep_beside(job, plan, crops=tmp_path, compare=True, sidecar=False)
+    for name in ("a.jpg-1-before.png", "a.jpg-1-after.png", "a.jpg.faces.png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.info.get("icc_profile") == (profile if space == b"RGB " else None)
+            assert (image.mode, image.info["gamma"], "xmp" in image.info) == ("RGB", 1.0, False)
 
 
 def test_a_picture_is_not_written_into_and_can_be_done_twice():

@@ -73,6 +73,40 @@ def test_results_beside_their_inputs_are_not_taken_for_inputs(three):
     assert files_in(three) == ["a-x4.png", "a.png", "b-x4.png", "b.png", "c-x4.png", "c.png"]
 
 
+def keeping_sheets(run, folder=None, *, fails=False):
+    """The run, which writes a sheet beside each picture, or into a folder."""
+
+    def after(job, work):
+        sheet = (folder or job.output.parent) / f"{job.output.name}.faces.png"
+        job.beside.append(save_picture(sheet))
+        if fails:
+            raise WriteError("no more room")
+
+    run.run._after = after
+    return run
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("out", ["", "out"])
+@pytest.mark.parametrize("folder", ["sheets", None])
+def test_what_was_kept_beside_is_not_taken_for_an_input(three, folder, out, fails):
+    where = three / folder if folder else None
+    first = keeping_sheets(Run([three], three / out, suffix="-x4", recursive=True), where, fails=fails)
+    assert first.done() == ((0, 0, 3) if fails else (3, 0, 0))
+    assert ((where or three / out) / "a-x4.png.faces.png").is_file()
+    again = keeping_sheets(Run([three], three / out, suffix="-x4", recursive=True), where)
+    assert again.done() == ((3, 0, 0) if fails else (0, 3, 0))
+
+
+def test_results_are_the_next_runs_inputs_and_what_was_kept_beside_is_not(three, tmp_path):
+    keeping_sheets(Run([three], tmp_path / "out")).done()
+    keeping_sheets(Run([three], tmp_path / "out", overwrite=True), tmp_path / "out" / "sheets").done()
+    next_run = Run([tmp_path / "out"], tmp_path / "next", recursive=True)
+    assert next_run.done() == (3, 0, 0)
+    assert files_in(tmp_path / "next") == ["a.png", "b.png", "c.png"]
+    assert Run([tmp_path / "out" / "sheets"], tmp_path / "asked").done() == (3, 0, 0), "by its name it is taken"
+
+
 def changed_input(three, out):
     save_picture(three / "a.png", seed=9)
     return Run([three], out)

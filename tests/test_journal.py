@@ -136,10 +136,28 @@ def test_foreign_lines_are_passed_over(done, line, caplog):
 def test_lines_with_fields_of_another_version_are_passed_over(done, caplog):
     path = done["output"].parent / NAME
     fields = json.loads(path.read_bytes())
-    for strange in ({"extra": 1}, {"output": ["in.png"]}, {"input_stamp": [1, 2, 3]}):
+    for strange in ({"extra": 1}, {"output": ["in.png"]}, {"input_stamp": [1, 2, 3]}, {"beside": [1]}, {"beside": 7}):
         path.write_text(json.dumps(fields | strange) + "\n")
         assert not is_done(done)
-    assert caplog.text.count("not whole") == 3
+    assert caplog.text.count("not whole") == 5
+
+
+def test_what_is_kept_beside_is_known_and_older_lines_know_of_none(done, tmp_path):
+    out = done["output"].parent
+    journal = Journal(out)
+    assert journal.beside == frozenset()
+    names = tuple(
+        journal.named(path) for path in (out / "in.png.faces.png", out / "x" / ".." / "c.png", tmp_path / "d")
+    )
+    assert names == ("in.png.faces.png", "c.png", str(tmp_path / "d"))
+    journal.add(entry("in.png", beside=names, state="failed"))
+    journal.add(entry("in.png", done["source"], done["output"]))
+    assert Journal(out).beside == set(names)
+    assert Journal(out).outputs == {"in.png"}
+    fields = json.loads((out / NAME).read_text().splitlines()[0])
+    del fields["beside"]
+    (out / NAME).write_text(json.dumps(fields) + "\n")
+    assert is_done(done)
 
 
 def test_a_line_is_one_json_object_with_hashes_seconds_and_state(done):

@@ -167,7 +167,7 @@ def _rename_lite0(weights: StateDict) -> StateDict:
             renamed[f"0.{0 if head == '_conv_stem' else 1}.{rest}"] = tensor
         block, _, inner = rest.partition(".")
         part, _, name = inner.partition(".")
-        if head == "_blocks" and part not in _LITE0_PARTS:
+        if head == "_blocks" and (part not in _LITE0_PARTS or not block.isdecimal()):
             raise WeightsError(f"these are not the weights of efficientnet_lite0 ({key!a} has no place in it)")
         if head == "_blocks":
             place = _LITE0_PARTS[part] - (3 if block == "0" else 0)  # the first block does not widen

@@ -3,12 +3,12 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from restorer.errors import PictureError, UsageError
 from restorer.pipeline.codecs.formats import FORMATS, WRITABLE, format_named
-from restorer.pipeline.journal import Journal
+from restorer.pipeline.journal import NAME, Journal
 
 READABLE = frozenset(
     [
@@ -66,6 +66,8 @@ class Job:
     output: Path | None
     name: str
     """The output's path relative to OUT: its name in the journal."""
+    beside: list[Path] = field(default_factory=list, compare=False)
+    """What is kept beside the output, each file from before it is written: the one thing here that changes."""
 
     @property
     def label(self) -> str:
@@ -167,9 +169,12 @@ def _walk_all(inputs: Sequence[str], out: Path, files: FileSettings) -> Iterable
 def _walk(folder: Path, out: Path, *, recursive: bool) -> Iterable[Path]:
     """Files with a picture's suffix, in name order; hidden ones and what earlier runs left in OUT are passed over."""
     skip = os.path.realpath(out)
-    made = {os.path.realpath(out / name) for name in Journal(out).outputs}
+    ours = Journal(out)
+    made = {os.path.realpath(out / name) for name in ours.outputs | ours.beside}
     for top, folders, names in os.walk(folder, onerror=_refuse):
         here = Path(top)
+        if NAME in names and os.path.realpath(here) != skip:  # another run's OUT: its pictures, but not their sheets
+            made |= {os.path.realpath(here / name) for name in Journal(here).beside}
         folders[:] = sorted(
             f for f in folders if recursive and not f.startswith(".") and os.path.realpath(here / f) != skip
         )

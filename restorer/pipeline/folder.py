@@ -61,6 +61,7 @@ class FolderRun:
         """`kept` names what `after` writes beside: a picture without it is not done.
 
         `after` is called with each picture's work before its file gets its name; an error there is the picture's.
+        The files that it writes it puts into the job's `beside`, for the journal.
         """
         self._jobs, self._settings, self._files, self._report = jobs, settings, files, report
         self._weights, self._open_restorer, self._after = weights, open_restorer, after
@@ -276,9 +277,14 @@ class FolderRun:
                 precision=precision_of(self._opened().engine),
                 output_sha256=sha256(whole),
                 output_stamp=stamp(whole),
+                beside=self._beside_names(job),
                 seconds=round(time.perf_counter() - begun, 3),
             )
         )
+
+    def _beside_names(self, job: Job) -> tuple[str, ...]:
+        assert self._journal is not None
+        return tuple(self._journal.named(path) for path in job.beside)
 
     def _settle(self, *, keep: int) -> None:
         """Wait for writers until at most `keep` are under way."""
@@ -308,6 +314,7 @@ class FolderRun:
                 input_stamp=NO_STAMP,
                 settings=self._settings_hash,
                 weights=self._weights,
+                beside=self._beside_names(job),
                 state="failed",
                 reason=str(error),
             )

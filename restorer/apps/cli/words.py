@@ -2,6 +2,9 @@
 
 from restorer.errors import UsageError
 
+DIGITS = 9
+"""Of a number that anyone means."""
+
 
 def facts_of(pairs: list[str] | None) -> dict[str, str]:
     """["key=value"] -> {key: value}."""
@@ -30,6 +33,6 @@ def tile_of(text: str) -> int | None:
     """ "auto" -> None, "64" -> 64."""
     if text == "auto":
         return None
-    if not text.isdecimal():
-        raise UsageError(f"tile takes auto, 0 or a number of pixels, got '{text}'")
+    if not text.isdecimal() or len(text) > DIGITS:
+        raise UsageError(f"tile takes auto, 0 or a number of pixels, got '{text[:20]}'")
     return int(text)

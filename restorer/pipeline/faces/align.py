@@ -69,6 +69,17 @@ def corners(matrix: Matrix, side: int = SIDE) -> NDArray[np.float64]:
     return ends @ back[:, :2].T + back[:, 2]
 
 
+def within(matrix: Matrix, size: tuple[int, int], side: int = SIDE) -> NDArray[np.bool_]:
+    """-> (side, side): where `aligned` shows a picture of `size` (height, width) with nothing of OUTSIDE mixed in."""
+    edge = max(0.0, 1 / size_of(matrix) - 1) / 2  # a pixel of the smaller copy is whole if all that it averages is
+    rows, columns = np.ogrid[:side, :side]
+    inside = np.ones((side, side), bool)
+    for (across, down, shift), length in zip(undone(matrix), reversed(size), strict=True):
+        place = across * columns + down * rows + shift
+        inside &= (place >= edge) & (place <= length - 1 - edge)
+    return inside
+
+
 def aligned(pixels: Pixels, matrix: Matrix, side: int = SIDE) -> NDArray[np.float32]:
     """(h, w, 1 or 3) of any depth -> (side, side, 3) in [0, 1]: the face that `matrix` brings to `side` pixels.
 

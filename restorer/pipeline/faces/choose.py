@@ -79,6 +79,13 @@ def choose(
     return faces
 
 
+def check_numbers(only: tuple[int, ...], count: int) -> None:
+    """Refuse the number of a face that is not there; a picture without any face is told otherwise."""
+    missing = [number for number in sorted(only) if number > count]
+    if missing and count:
+        raise UsageError(f"there is no face {missing[0]}, the picture has {count}; leave --only out to see all")
+
+
 def _by_size(face: Detection) -> tuple[float, float, float]:
     left, top, right, bottom = face.box
     return (-max(right - left, bottom - top), left, top)
@@ -89,12 +96,8 @@ def _pick(faces: Sequence[Face], only: str | tuple[int, ...], size: tuple[int, i
     if only == "all":
         return
     if isinstance(only, tuple):
+        check_numbers(only, len(faces))
         chosen = set(only)
-        missing = sorted(chosen - {face.number for face in faces})
-        if missing and faces:
-            raise UsageError(
-                f"there is no face {missing[0]}, the picture has {len(faces)}; leave --only out to see all"
-            )
     elif only == "largest":
         chosen = {face.number for face in usable[:1]}
     else:

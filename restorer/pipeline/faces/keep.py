@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from restorer.errors import WriteError
+from restorer.pipeline.codecs.colour import profile_for
 from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.detectors.seam import Bytes
 from restorer.pipeline.faces.work import AlignedWork, FaceWork, Restored
@@ -24,7 +25,7 @@ GAP = 8
 
 
 def keep_beside(job: Job, work: Work, *, crops: Path | None, compare: bool, sidecar: bool) -> None:
-    """Write what was asked for, named after the whole output. WriteError: the disk is full or locked."""
+    """Write what was asked for, named after the whole output, and tell the job of it. WriteError: the disk is full."""
     assert isinstance(work, FaceWork | AlignedWork)
     name = Path(job.label).name if job.output is None else job.output.name
     if crops is not None:
@@ -33,15 +34,16 @@ def keep_beside(job: Job, work: Work, *, crops: Path | None, compare: bool, side
         make_folder(folder)
         for each in work.restored:
             for when, pixels in (("before", each.before), ("after", each.after)):
-                _write(pixels, folder / f"{name}-{each.face.number}-{when}.png", job)
+                _write(pixels, folder / f"{name}-{each.face.number}-{when}.png", job, work.picture)
     if job.output is None:
         return
     make_folder(job.output.parent)
     if compare and work.restored:
-        _write(sheet(work.restored), job.output.with_name(f"{name}.faces.png"), job)
+        _write(sheet(work.restored), job.output.with_name(f"{name}.faces.png"), job, work.picture)
     if sidecar:
         told = {"input": job.label, "output": str(job.output), **work.told()}
         path = job.output.with_name(f"{name}.faces.json")
+        job.beside.append(path)
         write_whole(path, [(json.dumps(told, indent=1) + "\n").encode()])
 
 
@@ -62,7 +64,11 @@ def _row(each: Restored) -> Bytes:
     return np.concatenate([gap, before, gap, each.after, gap], axis=1)
 
 
-def _write(pixels: Bytes, path: Path, job: Job) -> None:
+def _write(pixels: Bytes, path: Path, job: Job, like: Picture) -> None:
+    """(h, w, 3) as PNG, with what `like` says of its colours as far as it says that of RGB."""
     if job.source is not None and path.absolute() == job.source.absolute():
         raise WriteError(f"{path}: is the input itself; choose another output")
-    write_picture(Picture(pixels=pixels), path)
+    job.beside.append(path)
+    icc, _ = profile_for(like.icc, 3)
+    chunks = {key: value for key, value in like.meta.items() if key.startswith("png:")}
+    write_picture(Picture(pixels=pixels, icc=icc, meta=chunks), path)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restorer.pipeline.codecs.deep import opencv
-from restorer.pipeline.faces.align import Matrix, corners, resized, size_of, then, undone
+from restorer.pipeline.faces.align import Matrix, corners, resized, then, undone
 from restorer.pipeline.finish import LUMA
 from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.source import Block, RowTaker
@@ -60,7 +60,9 @@ class Placed:
     """A patch in the finished picture's pixels."""
 
     pixels: Floats
+    """(h, w, 3): at most S high and wide."""
     mask: Floats
+    """(h, w)"""
     matrix: Matrix
     """From the finished picture to the patch."""
     top: int
@@ -77,8 +79,8 @@ def place(patch: Patch, size_in: tuple[int, int], size: tuple[int, int]) -> Plac
     down, across = (out / before for out, before in zip(size, size_in, strict=True))
     grown = resized(across, down)
     matrix = then(undone(grown), patch.matrix)
+    around = corners(matrix, len(patch.mask))
     pixels, mask, matrix = _shrunk(patch.pixels, patch.mask, matrix)
-    around = corners(matrix, len(mask))
     left, top = (max(0, math.floor(low)) for low in around.min(0))
     right, bottom = (min(end, math.ceil(high) + 1) for end, high in zip(size[::-1], around.max(0), strict=True))
     if right <= left or bottom <= top:
@@ -87,17 +89,17 @@ def place(patch: Patch, size_in: tuple[int, int], size: tuple[int, int]) -> Plac
 
 
 def _shrunk(pixels: Floats, mask: Floats, matrix: Matrix) -> tuple[Floats, Floats, Matrix]:
-    """Average a face that is larger than its place down to it, so that nothing flickers."""
-    ratio = 1 / size_of(matrix)
-    if ratio >= 1:
-        return pixels, mask, matrix
+    """Average a face that is wider or higher than its place down to it, so that nothing flickers."""
     cv2 = opencv()
-    side = max(1, math.ceil(len(mask) * ratio))
-    smaller = then(matrix, resized(side / len(mask), side / len(mask)))
+    side = len(mask)
+    width, height = (min(side, math.ceil(side * length)) for length in np.linalg.norm(undone(matrix)[:, :2], axis=0))
+    if (width, height) == (side, side):
+        return pixels, mask, matrix
     pixels, mask = (
-        np.asarray(cv2.resize(each, (side, side), interpolation=cv2.INTER_AREA), np.float32) for each in (pixels, mask)
+        np.asarray(cv2.resize(each, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+        for each in (pixels, mask)
     )
-    return pixels, mask, smaller
+    return pixels, mask, then(matrix, resized(width / side, height / side))
 
 
 def _blend(rows: Block, placed: Placed, start: int) -> None:

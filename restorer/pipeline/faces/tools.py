@@ -14,7 +14,7 @@ from restorer.networks.spec import Model
 from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.detectors import open_detector
 from restorer.pipeline.faces.align import SIDE, TEMPLATE
-from restorer.pipeline.faces.at_hand import parser_of
+from restorer.pipeline.faces.at_hand import with_parser
 from restorer.pipeline.faces.mask import Floats, hull_mask, mask_of_classes
 from restorer.pipeline.faces.work import Likeness, Masks, Tools
 from restorer.pipeline.settings import NO_MODEL, FaceSettings
@@ -41,7 +41,7 @@ def open_tools(settings: FaceSettings, open_model: OpenModel) -> Tools:
     device = _device(settings)
     return Tools(
         engine=engine,
-        detector=None if settings.aligned else open_detector(settings.detector, device=device),
+        detector=None if settings.aligned else open_detector(settings.detector, device=device, facts=settings.facts),
         masks=_masks(settings, open_model),
         likeness=_likeness(settings, open_model) if settings.identity else None,
     )
@@ -60,7 +60,7 @@ def _opened(model: Model, settings: FaceSettings) -> Engine:
 
 
 def _masks(settings: FaceSettings, open_model: OpenModel) -> Masks:
-    name = parser_of(settings)
+    name = with_parser(settings).parser
     if name == NO_MODEL:
         return _rounded
     model = _of_task(open_model, name, ("parse",))

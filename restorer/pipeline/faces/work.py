@@ -14,14 +14,14 @@ from restorer.engines.shared import memory_errors
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.pipeline.detectors.seam import Bytes, Detection, Detector, scaled, shrunk
 from restorer.pipeline.events import Event, engine_told
-from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, size_of, then
-from restorer.pipeline.faces.choose import NOT_CHOSEN, Face, choose
+from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, size_of, then, within
+from restorer.pipeline.faces.choose import NOT_CHOSEN, Face, check_numbers, choose
 from restorer.pipeline.faces.paste import Floats, Paster, Patch, Placed, place
 from restorer.pipeline.guard import fault
 from restorer.pipeline.picture import PEAKS, Picture, Pixels
 from restorer.pipeline.plain import Plain
 from restorer.pipeline.restore import Progress, Upscale
-from restorer.pipeline.settings import FaceSettings, UpscaleSettings
+from restorer.pipeline.settings import FaceSettings, UpscaleSettings, wanted_faces
 from restorer.pipeline.source import ArrayTaker, RowTaker, bleed
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ LOOKED_AT = 4096
 """Longest side of what a detector is given of a picture that is not 8-bit RGB."""
 COLOUR_CELLS = 16
 """Cells along a face's side, whose mean colour is held."""
+CELLS_REACHED = 2
+"""How far bicubic interpolation looks beyond a cell."""
+LEAST_SHARE = 1e-6
+"""Less than one pixel of a cell; keeps an empty one from dividing by zero."""
 Masks = Callable[[Tensor], Floats]
 """(N, 3, S, S) faces in [0, 1] -> (N, S, S) in [0, 1], soft: what of them belongs to the face."""
 Likeness = Callable[[Tensor, Tensor], Tensor]
@@ -140,8 +144,7 @@ class FaceWork:
             for face in self._wanted()
             if face.matrix is not None and size_of(face.matrix) * self.tools.side / SIDE < 1
         ]
-        missing = sorted(set(self.settings.strengths) - {face.number for face in self.faces})
-        return told + [f"there is no face {number} whose strength could be set" for number in missing]
+        return told + _without_a_face(self.settings, self.faces)
 
     def _wanted(self) -> list[Face]:
         return [face for face in self.faces if not face.skipped]
@@ -156,6 +159,9 @@ class AlignedWork:
             raise PictureError(
                 f"is {width}x{height}, and an aligned face is a square; leave --aligned out to have faces found"
             )
+        only = wanted_faces(settings.only)
+        if isinstance(only, tuple):
+            check_numbers(only, 1)
         self.picture, self.tools, self.settings = picture, tools, settings
         self.size_in, side = picture.size, tools.side * tools.engine.traits.scale
         self.size_out = (side, side)
@@ -199,7 +205,13 @@ class AlignedWork:
     @property
     def notices(self) -> list[str]:
         """What should be said of the picture beside its result."""
-        return [f"the face {self.faces[0].skipped}; it is left as it is"] if self.faces[0].skipped else []
+        skipped = [f"the face {self.faces[0].skipped}; it is left as it is"] if self.faces[0].skipped else []
+        return skipped + _without_a_face(self.settings, self.faces)
+
+
+def _without_a_face(settings: FaceSettings, faces: Sequence[Face]) -> list[str]:
+    missing = sorted(set(settings.strengths) - {face.number for face in faces})
+    return [f"there is no face {number} whose strength could be set" for number in missing]
 
 
 def found_in(pixels: Pixels, detector: Detector, least_score: float | None) -> list[Detection]:
@@ -239,7 +251,8 @@ def restore_faces(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings:
 
 @torch.inference_mode()
 def _restored(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings: FaceSettings) -> list[Restored]:
-    crops = [aligned(pixels, _to_side(_known(face), tools.side), tools.side) for face in faces]
+    matrices = [_to_side(_known(face), tools.side) for face in faces]
+    crops = [aligned(pixels, matrix, tools.side) for matrix in matrices]
     x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(tools.engine.device)
     y = tools.engine.run({"image": x})["image"]
     good = [
@@ -249,7 +262,8 @@ def _restored(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings: Fac
         return []
     y = y[good].clamp(0, 1)
     if settings.match_colour:
-        y = with_colour_of(y, x[good])
+        inside = np.stack([within(matrices[index], pixels.shape[:2], tools.side) for index in good])
+        y = with_colour_of(y, x[good], torch.from_numpy(inside)[:, None].to(x))
     masks = tools.masks(y)
     after = y.permute(0, 2, 3, 1).float().cpu().numpy()
     chosen = [faces[index] for index in good]
@@ -291,12 +305,25 @@ def _is_good(face: Face, x: Tensor, y: Tensor, tools: Tools) -> bool:
     return wrong is None
 
 
-def with_colour_of(y: Tensor, x: Tensor) -> Tensor:
-    """(N, 3, S, S), (N, 3, s, s) in [0, 1] -> y with the mean colour of x in each of `COLOUR_CELLS` squared cells."""
-    cells = (COLOUR_CELLS, COLOUR_CELLS)
-    apart = F.adaptive_avg_pool2d(x, cells) - F.adaptive_avg_pool2d(y, cells)
+def with_colour_of(y: Tensor, x: Tensor, inside: Tensor) -> Tensor:
+    """(N, 3, S, S), (N, 3, s, s), (N, 1, s, s) in [0, 1] -> y with the mean colour of x in COLOUR_CELLS squared cells.
+
+    Only what is `inside` the picture counts; cells beyond take on what is known of those next to them.
+    """
+    apart = _means(x, inside) - _means(y, F.interpolate(inside, y.shape[-2:]))
+    known = (F.adaptive_avg_pool2d(inside, COLOUR_CELLS) > 0).to(y)
+    for _ in range(CELLS_REACHED):
+        near = F.avg_pool2d(known, 3, 1, 1)
+        apart = torch.where(known > 0, apart, F.avg_pool2d(apart * known, 3, 1, 1) / near.clamp(min=LEAST_SHARE))
+        known = (near > 0).to(y)
     smooth = F.interpolate(apart, y.shape[-2:], mode="bicubic", align_corners=False)
     return (y + smooth).clamp(0, 1)
+
+
+def _means(x: Tensor, inside: Tensor) -> Tensor:
+    """(N, 3, s, s), (N, 1, s, s) -> (N, 3, COLOUR_CELLS, COLOUR_CELLS)."""
+    shares = F.adaptive_avg_pool2d(inside, COLOUR_CELLS)
+    return F.adaptive_avg_pool2d(x * inside, COLOUR_CELLS) / shares.clamp(min=LEAST_SHARE)
 
 
 def _known(face: Face) -> Matrix:
