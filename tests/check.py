@@ -2,15 +2,18 @@
 
 Without --slow: style, types and the tests that take seconds. With it: those that take longer, too. What takes minutes
 and guards what seldom changes is marked `proof` and run by hand: python -m pytest -m proof
+
+Tests are shared out to a process for each core, each with one thread; those marked `alone` measure time and come last.
 """
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
-CHECKS = (
+STYLE = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy", "restorer"),
@@ -20,11 +23,20 @@ CHECKS = (
 def main() -> int:
     """Run the checks one after another, all of them; 0 when every one passed."""
     arguments = [a for a in sys.argv[1:] if a != "--slow"]
-    marker = ["-m", "not proof" if "--slow" in sys.argv[1:] else "not slow and not proof"]
+    wanted = "not proof" if "--slow" in sys.argv[1:] else "not slow and not proof"
+    cores = os.cpu_count() or 1
+    shared = ["-n", str(cores), "--dist", "loadfile"] if cores > 1 else []
+    tests = (
+        ("pytest", *shared, "-m", f"{wanted} and not alone", *arguments),
+        ("pytest", "-m", f"{wanted} and alone", *arguments),
+    )
     failed = 0
-    for check in (*CHECKS, ("pytest", *marker, *arguments)):
+    for check in (*STYLE, *tests):
         start = time.perf_counter()
-        status = subprocess.run([sys.executable, "-m", *check], cwd=HERE, check=False).returncode
+        one_thread = {"OMP_NUM_THREADS": "1"} if "-n" in check else {}
+        status = subprocess.run(
+            [sys.executable, "-m", *check], cwd=HERE, check=False, env={**os.environ, **one_thread}
+        ).returncode
         how = "ok" if status == 0 else f"FAILED with status {status}"
         print(f"{how}: {' '.join(check)} ({time.perf_counter() - start:.0f} s)", flush=True)
         failed += status != 0
