@@ -20,8 +20,7 @@ from restorer.networks.discriminators import (
 from restorer.networks.features import BACKBONES, Features
 from restorer.pipeline.picture import read_picture
 from restorer.resample import resize
-from restorer.training.feature_losses import open_features
-from restorer.training.recipe import FeatureConfig
+from restorer.training.feature_losses import FeatureConfig, open_features
 from restorer.weights.feature_weights import LITE0, feature_weights
 from restorer.weights.read import read_checkpoint
 
@@ -57,7 +56,8 @@ def test_the_u_net_judges_every_pixel_and_the_vgg_every_picture():
 
 
 def test_weights_under_the_old_names_of_spectral_norm_load():
-    network = UNetDiscriminator(UNetDiscriminatorConfig(features=4)).eval()
+    config = UNetDiscriminatorConfig(features=4)
+    network = UNetDiscriminator(config).eval()
     names = {".parametrizations.weight.original": ".weight_orig", ".parametrizations.weight.0._u": ".weight_u",
              ".parametrizations.weight.0._v": ".weight_v"}  # fmt: skip
     old = {}
@@ -65,8 +65,8 @@ def test_weights_under_the_old_names_of_spectral_norm_load():
         new = next((end for end in names if name.endswith(end)), None)
         old[name if new is None else name.removesuffix(new) + names[new]] = tensor.clone()
     assert {"conv1.weight_orig", "conv1.weight_u", "conv1.weight_v", "conv0.weight", "conv9.bias"} <= set(old)
-    again = UNetDiscriminator(UNetDiscriminatorConfig(features=4)).eval()
-    again.load_state_dict(dict(rename_discriminator(old)))
+    again = UNetDiscriminator(config).eval()
+    again.load_state_dict(dict(rename_discriminator(old, config)))
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(again(x), network(x))
     # torch's own old form computes the same weight from the same three tensors
@@ -77,10 +77,11 @@ def test_weights_under_the_old_names_of_spectral_norm_load():
 
 
 def test_weights_under_esrgan_s_names_load():
-    network = VGGDiscriminator(VGGDiscriminatorConfig(side=32, features=4, halvings=3))
+    config = VGGDiscriminatorConfig(side=32, features=4, halvings=3)
+    network = VGGDiscriminator(config)
     published = {name.removeprefix("body."): tensor for name, tensor in network.state_dict().items()}
     assert {"conv0_0.bias", "conv0_1.weight", "bn0_1.running_var", "linear1.weight"} <= set(published)
-    network.load_state_dict(dict(rename_discriminator(published)))
+    network.load_state_dict(dict(rename_discriminator(published, config)))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -39,8 +39,9 @@ ROOMS = [
 """Left to right: a room imports only from itself and from rooms to its left."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 NETWORKS = PACKAGE / "networks"
-STYLE = ("style_layers", "style_dialects")
+STYLE = ("style_layers", "style_dialects", "style_rates")
 NETWORK_HELPERS = {"__init__", "spec", "layers", "discriminators", "features", "foreign", *STYLE}
+NETWORK_HELPERS |= {"style_discriminator", "face_discriminators"}
 NETWORK_IMPORTS = (
     "torch",
     "restorer.errors",
@@ -383,6 +384,7 @@ def test_quick_commands_do_not_import_torch(command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("command", [["--help"], ["models", "list"]])
 def test_quick_commands_answer_within_half_a_second(command):
     def seconds() -> float:

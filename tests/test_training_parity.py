@@ -43,7 +43,7 @@ def test_discriminators_answer_as_theirs(monkeypatch, config, name, arguments, s
     x = torch.rand(2, 3, side, side)
     theirs.train()(x)  # statistics of batch norm, and the vectors of spectral norm, move once
     ours = build_discriminator(config)
-    ours.load_state_dict(dict(rename_discriminator(theirs.state_dict())))
+    ours.load_state_dict(dict(rename_discriminator(theirs.state_dict(), config)))
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), atol=1e-5, rtol=1e-4)
 
 

@@ -14,6 +14,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from restorer.networks.layers import leaky, rename_keys
 from restorer.networks.spec import StateDict, at_least_one
+from restorer.networks.style_discriminator import (
+    StyleDiscriminator,
+    StyleDiscriminatorConfig,
+    rename_style_discriminator,
+)
 
 _PUBLISHED = (
     (r"(.*)\.weight_orig", r"\1.parametrizations.weight.original"),
@@ -133,20 +138,32 @@ def _spectral(into: int, out: int, *, side: int = 3, stride: int = 1) -> nn.Modu
     return spectral_norm(nn.Conv2d(into, out, side, stride, padding=1, bias=False))
 
 
-DiscriminatorConfig = VGGDiscriminatorConfig | UNetDiscriminatorConfig
+DiscriminatorConfig = VGGDiscriminatorConfig | UNetDiscriminatorConfig | StyleDiscriminatorConfig
 """What `build_discriminator` takes; the kind of the config says which."""
 DISCRIMINATORS: Mapping[str, type[DiscriminatorConfig]] = {
     "vgg": VGGDiscriminatorConfig,
     "unet": UNetDiscriminatorConfig,
+    "style": StyleDiscriminatorConfig,
 }
 """Kind -> its config."""
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
     """Config -> discriminator with random weights."""
-    return VGGDiscriminator(config) if isinstance(config, VGGDiscriminatorConfig) else UNetDiscriminator(config)
+    match config:
+        case VGGDiscriminatorConfig():
+            return VGGDiscriminator(config)
+        case UNetDiscriminatorConfig():
+            return UNetDiscriminator(config)
+        case StyleDiscriminatorConfig():
+            return StyleDiscriminator(config)
 
 
-def rename_discriminator(weights: StateDict) -> StateDict:
-    """Published names -> those here: old spectral norm (weight_orig, _u, _v), and ESRGAN's layers without `body.`."""
+def rename_discriminator(weights: StateDict, config: DiscriminatorConfig) -> StateDict:
+    """Published names -> those here, for a discriminator of this config.
+
+    Of VGG and U-Net: old spectral norm (weight_orig, _u, _v), and ESRGAN's layers without `body.`.
+    """
+    if isinstance(config, StyleDiscriminatorConfig):
+        return rename_style_discriminator(weights)
     return rename_keys(weights, _PUBLISHED)

@@ -3,11 +3,11 @@
 Letters: N batch, C channels, h w sides of a level, L styles, S length of one.
 """
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restorer.networks.layers import Conv, conv_shape, count_blocks, keys_like, leaky, linear_shape
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
@@ -16,14 +16,14 @@ from restorer.networks.style_layers import (
     GAIN,
     RESAMPLINGS,
     WIDTHS_512,
+    DownBlock,
     Resampling,
     Synthesis,
     check_widths,
     doubled,
-    filtered,
-    halved,
     operations_of,
 )
+from restorer.networks.style_rates import layer_rates, rates_of, start_equalised, synthesis_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,30 +52,6 @@ class GFPGANConfig:
     def side(self) -> int:
         """The only side of a face that it takes."""
         return 2 ** (len(self.widths) + 1)
-
-
-class DownBlock(nn.Module):
-    """(N, Cin, h, w) -> (N, Cout, h/2, w/2)."""
-
-    def __init__(self, in_channels: int, out_channels: int, resampling: Resampling) -> None:
-        super().__init__()
-        self.resampling = resampling
-        self.conv1 = Conv(in_channels, in_channels)
-        self.conv2 = HalvingConv(in_channels, out_channels) if resampling == "fir" else Conv(in_channels, out_channels)
-        self.skip = Conv(in_channels, out_channels, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = leaky(self.conv1(x))
-        y = leaky(self.conv2(y if self.resampling == "fir" else halved(y, "bilinear")))
-        return y + self.skip(halved(x, self.resampling))
-
-
-class HalvingConv(Conv):
-    """(N, Cin, h, w) -> (N, Cout, h/2, w/2): filtered, then every second pixel convolved."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = filtered(x.to(self.weight.dtype), pad=2)
-        return F.conv2d(x, self.weight, self.bias, stride=2)
 
 
 class UpBlock(nn.Module):
@@ -122,6 +98,8 @@ class GFPGAN(nn.Module):
         styles = 1 if config.one_style else self.painter.styles
         self.to_styles = nn.Linear(16 * narrow[0], styles * config.style)
         self.register_buffer("fir", marked(config.resampling))
+        begun = re.compile(r"painter\..*|scale\.\d+\.2\.bias")
+        start_equalised(self, {name: rate for name, rate in self.rates().items() if not begun.fullmatch(name)})
 
     def forward(self, x: Tensor) -> Tensor:
         return self.painted(x)[0]
@@ -148,6 +126,21 @@ class GFPGAN(nn.Module):
     def pyramid(self, features: list[Tensor]) -> list[Tensor]:
         """What `painted` gave -> (N, 3, h, w) at 8, 16, ... pixels: what the U-Net alone makes of the face."""
         return [conv(y) for conv, y in zip(self.to_rgb, features, strict=True)]
+
+    def rates(self) -> dict[str, float]:
+        """Name of each parameter -> factor of its learning rate, as published equalised ones learn, not the "clean"."""
+        rules = (
+            *layer_rates(r"conv_(first|middle)\.", gain=GAIN),
+            *layer_rates(r"(down|up)\.\d+\.conv1\.", gain=GAIN),
+            *layer_rates(r"(down|up)\.\d+\.conv2\."),
+            *layer_rates(r"(down|up)\.\d+\.skip\.", gain=1 / GAIN),
+            *layer_rates(r"(scale|shift)\.\d+\.0\.", gain=GAIN),
+            *layer_rates(r"(scale|shift)\.\d+\.2\."),
+            *layer_rates(r"to_rgb\.\d+\."),
+            *layer_rates(r"to_styles\."),
+            *synthesis_rates(r"painter\."),
+        )
+        return rates_of(self, rules)
 
 
 def traits(config: GFPGANConfig) -> Traits:

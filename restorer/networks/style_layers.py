@@ -141,6 +141,30 @@ class Synthesis(nn.Module):
         return 2 * len(self.to_rgb)
 
 
+class DownBlock(nn.Module):
+    """(N, Cin, h, w) -> (N, Cout, h/2, w/2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, resampling: Resampling) -> None:
+        super().__init__()
+        self.resampling = resampling
+        self.conv1 = Conv(in_channels, in_channels)
+        self.conv2 = HalvingConv(in_channels, out_channels) if resampling == "fir" else Conv(in_channels, out_channels)
+        self.skip = Conv(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = leaky(self.conv1(x))
+        y = leaky(self.conv2(y if self.resampling == "fir" else halved(y, "bilinear")))
+        return y + self.skip(halved(x, self.resampling))
+
+
+class HalvingConv(Conv):
+    """(N, Cin, h, w) -> (N, Cout, h/2, w/2): filtered, then every second pixel convolved."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = filtered(x.to(self.weight.dtype), pad=2)
+        return F.conv2d(x, self.weight, self.bias, stride=2)
+
+
 def modulation(style: int, channels: int) -> nn.Linear:
     """(N, S) -> (N, C): what a style asks of a layer's channels, one by one; about 1 at the start."""
     linear = nn.Linear(style, channels)

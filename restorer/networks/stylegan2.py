@@ -35,6 +35,7 @@ from restorer.networks.style_layers import (
     check_widths,
     operations_of,
 )
+from restorer.networks.style_rates import mapping_rates, rates_of, synthesis_rates
 
 AVERAGED = 10_000
 """Styles whose mean stands for an average that a file lacks."""
@@ -119,6 +120,10 @@ class StyleGAN2(nn.Module):
     def no_noise(self) -> list[Tensor]:
         """-> zeros (1, 1, h, w) for each layer."""
         return [torch.zeros_like(each) for each in self.synthesis.stored_noise()]
+
+    def rates(self) -> dict[str, float]:
+        """Name of each parameter -> factor of its learning rate, as published equalised ones learn."""
+        return rates_of(self, (*mapping_rates(r"mapping\."), *synthesis_rates(r"synthesis\.")))
 
 
 def traits(config: StyleGAN2Config) -> Traits:

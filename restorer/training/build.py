@@ -2,24 +2,33 @@
 
 import copy
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from restorer.api import open_model
 from restorer.errors import UsageError, WeightsError
-from restorer.networks.discriminators import UNetDiscriminatorConfig, build_discriminator, rename_discriminator
+from restorer.networks.discriminators import UNetDiscriminatorConfig, rename_discriminator
 from restorer.networks.spec import Facts, StateDict, Traits, get_spec
-from restorer.training.adversary import Adversary
 from restorer.training.checkpoint import Parts, load_run
-from restorer.training.degrade_faces import FaceDegradationConfig
-from restorer.training.feature_losses import losses_of, open_features
+from restorer.training.face_restoration import WHOLE
+from restorer.training.games import game_of
 from restorer.training.objective import Objective, Player, derived_seed
-from restorer.training.pairing import margin_of
 from restorer.training.recipe import Recipe
-from restorer.training.super_resolution import SuperResolution
 from restorer.weights.find import find_weights
 from restorer.weights.read import RUN, read_checkpoint
+
+EPSILON = 1e-8
+"""Of Adam."""
+
+
+@runtime_checkable
+class HasRates(Protocol):
+    """A network whose parameters do not all learn at one rate."""
+
+    def rates(self) -> dict[str, float]:
+        """Parameter -> factor of the player's rate; 1 for those not in it."""
 
 
 def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool = False) -> Parts:
@@ -35,36 +44,15 @@ def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool =
 
 def build_objective(recipe: Recipe, *, trust_first_use: bool = False) -> Objective:
     """The players and what they want; learned weights only where the recipe starts from some."""
-    generator = _generator(recipe)
-    discriminator = _discriminator(recipe)
-    weights = recipe.weights
-    compared: dict[str, nn.Module] = {}
-    if weights.perceptual or weights.style:
-        features = open_features(recipe.features, trust_first_use=trust_first_use)
-        compared |= losses_of(features, recipe.features, perceptual=weights.perceptual, style=weights.style)
-    adversary = None if discriminator is None else Adversary(recipe.adversary)
-    return SuperResolution(generator, discriminator, weights=weights, adversary=adversary, compared=compared)
+    return game_of(recipe.weights).objective(recipe, _generator(recipe), _discriminator(recipe), trust_first_use)
 
 
 def checked_traits(recipe: Recipe) -> Traits:
-    """What the pictures of a run must be like; players that do not fit each other are refused."""
+    """What the pictures of a run must be like; players that do not fit each other or the game are refused."""
     traits = get_spec(recipe.network).traits(recipe.config)
-    if traits.latent or not traits.makes_pictures or traits.fixed_size or traits.value_range != (0.0, 1.0):
-        raise UsageError(f"{recipe.network} cannot be trained to enlarge pictures; choose another network")
-    channels = [traits.in_channels, traits.out_channels]
-    if recipe.discriminator is not None:
-        channels.append(recipe.discriminator.channels)
-    if set(channels) not in ({1}, {3}):
-        raise UsageError(
-            "pictures have 1 or 3 channels, the same for all players; generator's input, its output and discriminator "
-            f"have {', '.join(map(str, channels))} here: set config.* and discriminator.channels to fit"
-        )
-    if isinstance(recipe.degradation, FaceDegradationConfig) and (traits.scale, set(channels)) != (1, {3}):
-        raise UsageError("degradation.kind=face keeps the size of its pictures: for networks of scale 1, in colour")
-    if margin_of(recipe.degradation) % traits.scale:
-        raise UsageError(
-            f"degradation.margin must be a multiple of the scale, {traits.scale}; got {margin_of(recipe.degradation)}"
-        )
+    reason = game_of(recipe.weights).refusal(recipe, traits)
+    if reason is not None:
+        raise UsageError(reason)
     if isinstance(recipe.discriminator, UNetDiscriminatorConfig) and recipe.data.crop % 8:
         raise UsageError(f"this discriminator takes sides that are multiples of 8, data.crop is {recipe.data.crop}")
     return traits
@@ -90,16 +78,18 @@ def _generator(recipe: Recipe) -> nn.Module:
 
 
 def _discriminator(recipe: Recipe) -> nn.Module | None:
-    if recipe.discriminator is None:
-        return None
-    network = build_discriminator(recipe.discriminator)
-    if recipe.discriminator_start:
-        weights = _discriminator_weights(find_weights(recipe.discriminator_start).path)
-        try:
-            network.load_state_dict(dict(rename_discriminator(weights)))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise WeightsError(f"discriminator_start: {recipe.discriminator_start}: {reason}") from None
+    network = game_of(recipe.weights).discriminator(recipe)
+    if network is None or not recipe.discriminator_start:
+        return network
+    assert recipe.discriminator is not None
+    weights = _discriminator_weights(find_weights(recipe.discriminator_start).path)
+    holds_all = any(name.startswith(f"{WHOLE}.") for name in weights)  # others hold one network
+    first = network[WHOLE] if isinstance(network, nn.ModuleDict) and not holds_all else network
+    try:
+        first.load_state_dict(dict(rename_discriminator(weights, recipe.discriminator)))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"discriminator_start: {recipe.discriminator_start}: {reason}") from None
     return network
 
 
@@ -118,7 +108,27 @@ def _optimisers(recipe: Recipe, objective: Objective) -> dict[Player, torch.opti
         ("d", objective.d, train.d_rate),
     ]
     return {
-        player: torch.optim.Adam(list(network.parameters()), lr=rate, betas=train.betas, fused=True)
+        player: torch.optim.Adam(groups_of(network, rate), lr=rate, betas=train.betas, fused=True)
         for player, network, rate in players
         if next(network.parameters(), None) is not None
     }
+
+
+def groups_of(network: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """Parameters that learn, by the factor of their rate, which each group keeps as `factor`.
+
+    A part of a network that wants its own factors has a method `rates`, parameter -> factor, such as StyleGAN2's.
+    Adam's epsilon is divided by it: then steps are those of weights that are multiplied with the factor at run time.
+    """
+    factors: dict[str, float] = {}
+    for prefix, part in network.named_modules():
+        if isinstance(part, HasRates):
+            factors |= {f"{prefix}.{name}".removeprefix("."): factor for name, factor in part.rates().items()}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(factors.get(name, 1.0), []).append(parameter)
+    return [
+        {"params": each, "lr": rate * factor, "factor": factor, "eps": EPSILON / factor}
+        for factor, each in groups.items()
+    ]

@@ -42,6 +42,8 @@ class FaceDegradationConfig:
     """In turns of the colour circle."""
     grey: float = 0.01
     """Chance that colour is lost."""
+    enlarge: Literal["bilinear", "bicubic"] = "bilinear"
+    """How the face gets its size back."""
     encoder: Encoder = "model"
     """JPEG by a differentiable model on the device, or by libjpeg on the processor."""
 
@@ -68,7 +70,7 @@ def degrade_face(x: Tensor, config: FaceDegradationConfig, rng: np.random.Genera
     noise = torch.randn(y.shape, generator=chance, device=y.device, dtype=y.dtype)
     y = (y + noise * (rng.uniform(*config.noise) / LEVELS)).clamp(0, 1)
     y = jpeg_by(config.encoder, y, int(rng.integers(config.jpeg[0], config.jpeg[1] + 1)))
-    y = _recoloured(F.interpolate(y, size, mode="bilinear", align_corners=False), config, rng)
+    y = _recoloured(F.interpolate(y, size, mode=config.enlarge, align_corners=False), config, rng)
     return (y.clamp(0, 1) * LEVELS).round() / LEVELS
 
 

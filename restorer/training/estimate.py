@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from restorer.networks.discriminators import build_discriminator
 from restorer.networks.features import Features
 from restorer.networks.spec import get_spec
 from restorer.training.build import checked_traits
+from restorer.training.face_restoration import WHOLE
+from restorer.training.games import game_of
 from restorer.training.recipe import Recipe
 
 ADAM = 4
@@ -21,15 +22,15 @@ def estimate(recipe: Recipe) -> Iterator[str]:
     traits, train = checked_traits(recipe), recipe.train
     with torch.device("meta"):
         g = get_spec(recipe.network).build(recipe.config).train()
-        d = None if recipe.discriminator is None else build_discriminator(recipe.discriminator)
+        d = game_of(recipe.weights).discriminator(recipe)
         side, n = recipe.data.crop, train.batch // train.accumulate
-        low = torch.zeros(n, traits.in_channels, side // traits.scale, side // traits.scale)
+        small = side // traits.scale
         kept = _Kept()
         with kept:
-            high = g(low)
+            high = g(torch.zeros((n, traits.latent) if traits.latent else (n, traits.in_channels, small, small)))
             if d is not None:
-                d(high)
-            if recipe.weights.perceptual or recipe.weights.style:
+                (d[WHOLE] if isinstance(d, nn.ModuleDict) else d)(high)
+            if getattr(recipe.weights, "perceptual", 0) or getattr(recipe.weights, "style", 0):
                 Features(recipe.features.network, [layer for layer, _ in recipe.features.layers])(high)
     learned = _count(g) * (ADAM + 1) + (_count(d) * ADAM if d is not None else 0)
     yield f"generator      {recipe.network}, {_count(g):,} parameters"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from restorer import machine
 from restorer.errors import MissingPackageError, NumericalError, UsageError, WriteError
@@ -21,8 +20,9 @@ from restorer.training.board import Board
 from restorer.training.build import build_parts, checked_traits, facts_of
 from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
 from restorer.training.data import ReadAhead, Source, batches_of
+from restorer.training.games import game_of
 from restorer.training.objective import Batch, Clock, Rules, Turns, gan_step
-from restorer.training.pairing import margin_of, paired_up
+from restorer.training.pairing import margin_of
 from restorer.training.picture_grid import write_grid
 from restorer.training.recipe import Recipe, as_data
 from restorer.training.report import write_report
@@ -230,9 +230,9 @@ def _turns(run: Run, batches: list[Batch], *, learns: bool) -> Turns:
 
 
 def _pair(run: Run, batch: Batch) -> Batch:
-    """(N, C, H, W) -> on the device, with its small partner."""
+    """(N, C, H, W) -> on the device, with what the game adds, such as a small partner."""
     there = {name: tensor.to(run.fabric.device, non_blocking=True) for name, tensor in batch.items()}
-    return paired_up(there, run.recipe.degradation, scale=run.traits.scale)
+    return game_of(run.recipe.weights).pair(there, run.recipe, run.traits)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
@@ -246,7 +246,7 @@ def _set_rates(run: Run, step: int, updates: int) -> None:
     for player, optimiser in run.parts.optimisers.items():
         rate, count = rates[player]
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(schedule, rate, count, train.steps)
+            group["lr"] = group["factor"] * rate_at(schedule, rate, count, train.steps)
 
 
 def _follow(run: Run, updates: int) -> None:
@@ -310,14 +310,13 @@ def _samples(run: Run) -> Batch:
 
 
 def _show(run: Run, step: int, samples: Mapping[str, Tensor]) -> None:
-    """A grid: what the network is given, what its average makes of it, the truth; and the report anew."""
+    """A grid: such as what the network is given, what its average makes of it, the truth; and the report anew."""
     if not run.is_first:
         return
-    with torch.no_grad(), evaluating(run.parts.average):
-        made = run.parts.average(samples["low"]).clamp(0, 1)
-    given = F.interpolate(samples["low"], made.shape[-2:], mode="nearest")
+    with evaluating(run.parts.average):
+        columns = game_of(run.recipe.weights).columns(run.parts.average, dict(samples))
     with _writing(run.folder):
-        pixels = write_grid(run.folder / "pictures" / f"step-{step:07d}.png", [given, made, samples["high"]])
+        pixels = write_grid(run.folder / "pictures" / f"step-{step:07d}.png", columns)
         if run.board is not None:
             run.board.show(step, pixels)
         write_report(run.folder, run.recipe, _lines(run.folder))

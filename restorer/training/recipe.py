@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from restorer.errors import UsageError, unknown_name
-from restorer.losses.pixel import PIXEL_LOSSES
 from restorer.networks.discriminators import DISCRIMINATORS, DiscriminatorConfig
-from restorer.networks.features import get_backbone
 from restorer.training.adversary import AdversaryConfig
 from restorer.training.averaging import AveragingConfig
 from restorer.training.data import DataConfig
+from restorer.training.feature_losses import FeatureConfig
+from restorer.training.games import WEIGHTS, Weights
 from restorer.training.objective import Order
 from restorer.training.pairing import DEGRADATIONS, Degradation
 from restorer.training.schedule import Cadence, Schedule
@@ -64,30 +64,6 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig:
-    """The frozen network that perceptual and style losses look through."""
-
-    network: str = "vgg19"
-    """A name of `BACKBONES`."""
-    weights: str = "vgg19-imagenet"
-    """vgg19-imagenet, efficientnet-lite0-imagenet, or a file of such weights under torchvision's names."""
-    layers: tuple[tuple[str, float], ...] = (("conv5_4", 1.0),)
-    """Layer and its weight."""
-    distance: str = "l1"
-    """A name of `PIXEL_LOSSES`."""
-
-    def __post_init__(self) -> None:
-        if not self.layers:
-            raise ValueError("layers must name at least one layer and its weight")
-        if self.distance not in PIXEL_LOSSES:
-            raise unknown_name("pixel loss", self.distance, PIXEL_LOSSES)
-        known = get_backbone(self.network).layers
-        for layer, _ in self.layers:
-            if layer not in known:
-                raise unknown_name(f"layer of {self.network}", layer, known)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One run: a network, what it should want, from what pictures, how."""
 
@@ -101,7 +77,8 @@ class Recipe:
     discriminator: DiscriminatorConfig | None = None
     discriminator_start: str = ""
     """Weights that the discriminator starts from."""
-    weights: RestorationWeights = field(default_factory=RestorationWeights)
+    weights: Weights = field(default_factory=RestorationWeights)
+    """The kind of game, and how much each wish of the generator counts."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
@@ -117,8 +94,7 @@ class Recipe:
             raise ValueError("weights.adversarial needs a discriminator, and this recipe has none")
         if self.discriminator is None and self.cadence.warm_steps:
             raise ValueError("cadence.warm_steps is for a discriminator, and this recipe has none")
-        wishes = asdict(self.weights)
-        if not any(wishes[name] for name in wishes if name != "pixel_kind"):
+        if self.weights.is_idle:
             raise ValueError("all of weights.* are zero: the generator would learn nothing")
         side = getattr(self.discriminator, "side", self.data.crop)
         if side != self.data.crop:
@@ -164,9 +140,15 @@ def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-CHOICES: Mapping[str, Mapping[str, type[Any]]] = {"discriminator": DISCRIMINATORS, "degradation": DEGRADATIONS}
+CHOICES: Mapping[str, Mapping[str, type[Any]]] = {
+    "discriminator": DISCRIMINATORS,
+    "degradation": DEGRADATIONS,
+    "weights": WEIGHTS,
+}
 """Groups of several kinds: `discriminator.kind=unet` brings that kind's usual numbers, `discriminator=none` none."""
 NONE = "none"
+OPTIONAL = ("discriminator", "degradation")
+"""Those that may be none."""
 
 
 def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
@@ -180,13 +162,14 @@ def _changed(group: Any, tree: Mapping[str, Any], prefix: str) -> Any:
             cure = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             raise UsageError(f"no setting in {kind} named '{name}'; {cure}")
         old, is_group = getattr(group, name), isinstance(value, dict)
-        if name in CHOICES:
-            if value in (None, NONE) or (isinstance(value, dict) and value.get("kind") == NONE):
+        has_kinds = not prefix and name in CHOICES
+        if has_kinds:
+            if name in OPTIONAL and (value in (None, NONE) or (is_group and value.get("kind") == NONE)):
                 new[name] = None
                 continue
             old = _of_kind(old, value, name)
         if is_group and not is_dataclass(old):
-            cure = f"; choose {path}.kind too: {', '.join(CHOICES[name])}" if name in CHOICES else ""
+            cure = f"; choose {path}.kind too: {', '.join(CHOICES[name])}" if has_kinds else ""
             raise UsageError(
                 f"'{path}.{next(iter(value))}' does not exist: {name} of {kind} is no group of settings here{cure}"
             )
@@ -209,7 +192,7 @@ def _of_kind(old: Any, tree: Any, name: str) -> Any:
     if kind is None or (old is not None and kind == old.kind):
         return old
     if not isinstance(kind, str) or kind not in CHOICES[name]:
-        raise unknown_name(f"kind of {name}", str(kind), [*CHOICES[name], NONE])
+        raise unknown_name(f"kind of {name}", str(kind), [*CHOICES[name], *([NONE] if name in OPTIONAL else [])])
     return CHOICES[name][kind]()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from restorer.training.games import game_of
 from restorer.training.recipe import Recipe, as_data
 
 WIDTH, HEIGHT, PAD = 420, 150, 34
@@ -32,7 +33,7 @@ def write_report(folder: Path, recipe: Recipe, lines: Sequence[Mapping[str, Any]
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(recipe.name)}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(recipe.name)}</h1>"
         f"<p>Step {done['step']} of {recipe.train.steps}; {html.escape(recipe.network)}; {_bad(done)}</p>"
-        f"<h2>Pictures</h2><p>What the network is given, what its average makes of it, the truth.</p>{shown}"
+        f"<h2>Pictures</h2><p>{html.escape(game_of(recipe.weights).caption)}</p>{shown}"
         f"<h2>Curves</h2>{curves}"
         f"<h2>Recipe</h2><pre>{html.escape(json.dumps(as_data(recipe), indent=1))}</pre></html>\n"
     )

@@ -1,6 +1,7 @@
 """restorer train: a recipe and pictures -> a run folder."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from restorer.errors import UsageError
 
 if TYPE_CHECKING:
     from restorer.training.recipe import Recipe
+
+STDERR = 2
 
 
 def train(
@@ -43,6 +46,7 @@ def train(
         raise UsageError("name a folder for the run: --out RUN")
     if not chosen.data.high:
         raise UsageError("name the pictures to train on: --data DIR")
+    from restorer.networks.spec import get_spec
     from restorer.training.loop import open_fabric
     from restorer.training.loop import train as play
 
@@ -57,7 +61,9 @@ def train(
         tell(f"stopped, and {path} is whole; to go on: restorer train --resume {folder}")
         return 128 + asked[0]
     if fabric.global_rank == 0:
-        show(f"{path}: {chosen.name}, {chosen.train.steps} steps; restorer upscale --model {path} takes it")
+        command = {"upscale": "upscale", "restore": "upscale", "face": "faces"}.get(get_spec(chosen.network).task)
+        taken = f"; restorer {command} --model {path} takes it" if command else ""
+        show(f"{path}: {chosen.name}, {chosen.train.steps} steps{taken}")
     return 0
 
 
@@ -71,8 +77,8 @@ def _asked_to_stop() -> Iterator[list[int]]:
         asked.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
-        with suppress(RuntimeError):  # a line was being written at this very moment
-            tell("stopping when this step is over; once more to stop at once")
+        with suppress(OSError):
+            os.write(STDERR, b"stopping when this step is over; once more to stop at once\n")  # amid any other line
 
     for number, handler in before.items():
         if callable(handler):  # one that is ignored stays so

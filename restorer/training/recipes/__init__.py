@@ -10,6 +10,7 @@ from typing import Any
 from restorer.errors import UsageError, unknown_name
 from restorer.networks.spec import get_spec
 from restorer.training.recipe import CHOICES, Recipe, flattened, override
+from restorer.training.recipes.faces import gfpgan_512, gfpgan_512_tiny
 from restorer.training.recipes.photo import srgan_x4_photo, srresnet_x4_photo
 from restorer.training.recipes.real import (
     realesr_general_x4v3,
@@ -21,6 +22,7 @@ from restorer.training.recipes.real import (
     realesrnet_x4,
     realesrnet_x4_tiny,
 )
+from restorer.training.recipes.style import stylegan2_256, stylegan2_256_tiny, stylegan2_512, stylegan2_512_tiny
 from restorer.training.recipes.super_resolution import (
     esrgan_psnr_x4,
     esrgan_psnr_x4_tiny,
@@ -41,6 +43,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "realesrgan_x4": realesrgan_x4,
     "realesrgan_x2": realesrgan_x2,
     "realesr_general_x4v3": realesr_general_x4v3,
+    "stylegan2_256": stylegan2_256,
+    "stylegan2_512": stylegan2_512,
+    "gfpgan_512": gfpgan_512,
     "srresnet_x4_photo": srresnet_x4_photo,
     "srgan_x4_photo": srgan_x4_photo,
     "srresnet_x4_tiny": srresnet_x4_tiny,
@@ -51,6 +56,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "realesrgan_x4_tiny": realesrgan_x4_tiny,
     "realesrgan_x2_tiny": realesrgan_x2_tiny,
     "realesr_general_x4v3_tiny": realesr_general_x4v3_tiny,
+    "stylegan2_256_tiny": stylegan2_256_tiny,
+    "stylegan2_512_tiny": stylegan2_512_tiny,
+    "gfpgan_512_tiny": gfpgan_512_tiny,
 }
 """Name -> recipe. A `_tiny` twin is the same game with small numbers: minutes on two processor cores."""
 

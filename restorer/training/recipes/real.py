@@ -7,7 +7,8 @@ from restorer.networks.discriminators import UNetDiscriminatorConfig
 from restorer.networks.esrgan import ESRGANConfig
 from restorer.training.data import DataConfig
 from restorer.training.degrade import DegradationConfig
-from restorer.training.recipe import FeatureConfig, Recipe, TrainConfig
+from restorer.training.feature_losses import FeatureConfig
+from restorer.training.recipe import Recipe, TrainConfig
 from restorer.training.recipes.super_resolution import LITE0, esrgan_psnr_x4_tiny
 from restorer.training.schedule import Schedule
 from restorer.training.super_resolution import RestorationWeights

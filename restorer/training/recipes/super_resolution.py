@@ -8,7 +8,8 @@ from restorer.networks.srgan import SRGANConfig
 from restorer.training.adversary import AdversaryConfig
 from restorer.training.averaging import AveragingConfig
 from restorer.training.data import DataConfig
-from restorer.training.recipe import FeatureConfig, Recipe, TrainConfig
+from restorer.training.feature_losses import FeatureConfig
+from restorer.training.recipe import Recipe, TrainConfig
 from restorer.training.schedule import Schedule
 from restorer.training.super_resolution import RestorationWeights
 
