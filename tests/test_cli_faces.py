@@ -1,16 +1,22 @@
 """restorer faces, and --faces of upscale: real detectors on real photos, tiny networks in place of the large ones."""
 
+import hashlib
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import loopback
 import numpy as np
 import pytest
+import torch
 from cases import CASES, random_network
 from PIL import Image
 
 from restorer.apps.cli import main
 from restorer.pipeline.faces import at_hand
 from restorer.pipeline.settings import FaceSettings
+from restorer.weights.records import CHECKPOINTS
 from restorer.weights.safe import write_safetensors
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces_lq_gfpgan"
@@ -70,7 +76,7 @@ def test_a_folder_goes_on_where_it_was_and_names_what_failed(group, here, capsys
     (here / "photos" / "in").mkdir(parents=True)
     group.rename(here / "photos" / "in" / "group.png")
     Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 40).save(here / "photos" / "grey.png")
-    words = ["faces", "photos", "-o", "out", "--recursive", "--background", "none", "--model", "gfpgan-1.4"]
+    words = ["faces", "photos", "-o", "out", "--recursive", "--background", "none", "--scale", "1"]
     assert main(words) == 0
     assert "grey.png: no face found" in capsys.readouterr().err
     assert {path.relative_to(here / "out").as_posix() for path in (here / "out").rglob("*.png")} == {
@@ -173,3 +179,26 @@ def test_a_mistake_is_one_line_with_a_cure(here, capsys, words, status, told):
     err = capsys.readouterr().err.strip().splitlines()
     assert told in err[0]
     assert not (here / "b.png").exists()
+
+
+def test_gfpgan_comes_from_its_address_once_and_then_works_offline(group, here, monkeypatch, capsys):
+    """Its record, with the address of a server here and the hash of a small GFPGAN, in a .pth file as published."""
+    record, case = CHECKPOINTS["gfpgan-1.4"], next(case for case in CASES if case.name == "gfpgan")
+    file = io.BytesIO()
+    torch.save({"params_ema": dict(random_network(case).state_dict())}, file)
+    (here / "weights" / "gfpgan-1.4.safetensors").unlink()
+    command = ["faces", str(group), "-o", "done.png", "--background", "none", "--scale", "1"]
+    assert main(command) == 1
+    assert "restorer models fetch gfpgan-1.4" in capsys.readouterr().err
+    with loopback.serve(file.getvalue()) as server:
+        hashed = hashlib.sha256(server.content).hexdigest()
+        near = replace(record, url=server.url, sha256=hashed, size=len(server.content))
+        monkeypatch.setitem(CHECKPOINTS, record.name, near)
+        monkeypatch.delenv("RESTORER_OFFLINE")
+        assert main(["models", "fetch", "gfpgan-1.4"]) == 0
+        assert main(["models", "fetch", "gfpgan-1.4"]) == 0
+        assert len(server.requests) == 1
+    assert (here / "cache" / "weights" / record.file).read_bytes() == file.getvalue()
+    monkeypatch.setenv("RESTORER_OFFLINE", "1")
+    assert main(command) == 0
+    assert np.asarray(Image.open(here / "done.png")).shape == np.asarray(Image.open(group)).shape
