@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import restorer
 from restorer.resample import resize
@@ -18,18 +19,36 @@ PAIRS = {
     "srgan-photo-x4": ("srgan-photo-x4", "chelsea.png", (slice(250, 580), slice(500, 980))),
 }
 """Name of the result -> model, picture, rows and columns of the enlarged picture."""
+FACE = "face"
+"""astronaut-face.png at half its size, enlarged four times with the face restored: all by realesrgan-x4plus."""
 
 
 def main() -> None:
     """Left: MATLAB's bicubic filter. Right: the network."""
-    for name in sys.argv[1:] or PAIRS:
-        model, picture, part = PAIRS[name]
-        small = restorer.read_picture(HERE.parent / "tests" / "pictures" / picture)
-        large = restorer.enhance(small, model=model).pixels
-        plain = np.clip(np.rint(resize(small.pixels, large.shape[:2])), 0, 255).astype(np.uint8)
+    for name in sys.argv[1:] or (*PAIRS, FACE):
+        if name == FACE:
+            small = resized(picture_of("astronaut-face.png"), (128, 128))
+            settings = restorer.FaceSettings(background=restorer.UpscaleSettings(scale=4))
+            result = restorer.restore_faces(restorer.Picture(pixels=small), model="realesrgan-x4plus", settings=settings)
+            large, part = result.picture.pixels, (slice(0, 400), slice(60, 460))
+        else:
+            model, picture, part = PAIRS[name]
+            small = picture_of(picture)
+            large = restorer.enhance(small, model=model)
+        plain = resized(small, large.shape[:2])
         gap = np.full((large[part].shape[0], 8, 3), 255, np.uint8)
         pair = np.concatenate([plain[part], gap, large[part]], axis=1)
         restorer.write_picture(restorer.Picture(pixels=pair), HERE / "results" / f"{name}.png")
+
+
+def picture_of(name: str) -> NDArray[np.uint8]:
+    """-> (H, W, 3)."""
+    return restorer.read_picture(HERE.parent / "tests" / "pictures" / name).pixels
+
+
+def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) -> the same at this (height, width), by MATLAB's bicubic filter."""
+    return np.clip(np.rint(resize(pixels, size)), 0, 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ Each = Callable[[Tensor], Tensor]
 """Logits -> the loss of each."""
 
 
-class Game(NamedTuple):
+class LogitLoss(NamedTuple):
     """A loss before it is averaged: what each logit costs its player."""
 
     real: Each
@@ -59,25 +59,25 @@ def _minus(each: Each, v: Tensor) -> Tensor:
     return -each(v)
 
 
-GAN_LOSSES: dict[str, Game] = {
-    "minimax": Game(lambda v: F.softplus(-v), F.softplus, lambda v: -F.softplus(v)),  # arXiv:1406.2661, equation 1
-    "non_saturating": Game(lambda v: F.softplus(-v), F.softplus, lambda v: F.softplus(-v)),  # same, section 3
-    "least_squares": Game(  # arXiv:1611.04076, a = 0, b = c = 1
+GAN_LOSSES: dict[str, LogitLoss] = {
+    "minimax": LogitLoss(lambda v: F.softplus(-v), F.softplus, lambda v: -F.softplus(v)),  # arXiv:1406.2661, equation 1
+    "non_saturating": LogitLoss(lambda v: F.softplus(-v), F.softplus, lambda v: F.softplus(-v)),  # same, section 3
+    "least_squares": LogitLoss(  # arXiv:1611.04076, a = 0, b = c = 1
         lambda v: (v - 1).square() / 2, lambda v: v.square() / 2, lambda v: (v - 1).square() / 2
     ),
-    "least_squares_pearson": Game(  # same, a = -1, b = 1, c = 0
+    "least_squares_pearson": LogitLoss(  # same, a = -1, b = 1, c = 0
         lambda v: (v - 1).square() / 2, lambda v: (v + 1).square() / 2, lambda v: v.square() / 2
     ),
-    "hinge": Game(lambda v: F.relu(1 - v), lambda v: F.relu(1 + v), lambda v: -v),  # arXiv:1705.02894
-    "wasserstein": Game(lambda v: -v, lambda v: v, lambda v: -v),  # arXiv:1701.07875; clip or penalise the critic
+    "hinge": LogitLoss(lambda v: F.relu(1 - v), lambda v: F.relu(1 + v), lambda v: -v),  # arXiv:1705.02894
+    "wasserstein": LogitLoss(lambda v: -v, lambda v: v, lambda v: -v),  # arXiv:1701.07875; clip or penalise the critic
     **{  # the generator minimises -g_f on fake, as the paper trains
-        f"f_{name}": Game(
+        f"f_{name}": LogitLoss(
             partial(_minus, F_DIVERGENCES[name][0]), F_DIVERGENCES[name][1], partial(_minus, F_DIVERGENCES[name][0])
         )
         for name in F_DIVERGENCES
     },
     **{  # or -f*, as the paper derives
-        f"f_{name}_saturating": Game(
+        f"f_{name}_saturating": LogitLoss(
             partial(_minus, F_DIVERGENCES[name][0]), F_DIVERGENCES[name][1], partial(_minus, F_DIVERGENCES[name][1])
         )
         for name in F_DIVERGENCES
@@ -102,11 +102,11 @@ def gan_loss(name: str, *, relativistic: bool = False, smoothing: float = 0.0) -
     return _relativistic(for_d, game) if relativistic else _absolute(for_d)
 
 
-def _smoothed(game: Game, share: float) -> Game:
+def _smoothed(game: LogitLoss, share: float) -> LogitLoss:
     return game._replace(real=lambda v: (1 - share) * game.real(v) + share * game.fake(v))
 
 
-def _absolute(game: Game) -> GanLoss:
+def _absolute(game: LogitLoss) -> GanLoss:
     def d(real: Logits, fake: Logits) -> Tensor:
         return _mean([game.real(r).mean() + game.fake(f).mean() for r, f in _both(real, fake)])
 
@@ -116,10 +116,10 @@ def _absolute(game: Game) -> GanLoss:
     return GanLoss(d=d, g=g, paired=False)
 
 
-def _relativistic(for_d: Game, for_g: Game) -> GanLoss:
+def _relativistic(for_d: LogitLoss, for_g: LogitLoss) -> GanLoss:
     """On V_real - mean V_fake and V_fake - mean V_real; the generator plays with the two sides swapped."""
 
-    def halves(game: Game, high: Tensor, low: Tensor) -> Tensor:
+    def halves(game: LogitLoss, high: Tensor, low: Tensor) -> Tensor:
         return (game.real(high - batch_mean(low)).mean() + game.fake(low - batch_mean(high)).mean()) / 2
 
     def d(real: Logits, fake: Logits) -> Tensor:

@@ -10,13 +10,13 @@ def processes() -> int:
     return distributed.get_world_size() if is_shared else 1
 
 
-def batch_mean(x: Tensor) -> Tensor:
-    """(N, ...) -> (): the mean over everything, and over every process where several share the batch.
+def batch_mean(x: Tensor, dim: int | None = None) -> Tensor:
+    """(N, ...) -> (), or (...) with dim 0: the mean, and that over every process where several share the batch.
 
     Gradients flow to all of them: averaged over processes they are those of one process with the whole batch. Every
     process must call it equally often, with equally large shares.
     """
-    mean = x.mean()
+    mean = x.mean() if dim is None else x.mean(dim)
     return mean if processes() == 1 else _Sum.apply(mean) / processes()
 
 

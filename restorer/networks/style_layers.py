@@ -6,6 +6,7 @@ them. Letters: N batch, C channels, h w sides of a layer, S length of a style, L
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Literal
 
@@ -79,7 +80,7 @@ class StyleConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        y = self.conv(x, self.modulation(style))
+        y = self.conv(x, asked(self.modulation, style))
         y = y + (self.noise_strength * noise + self.bias[None, :, None, None]).to(y.dtype)
         return leaky(y)
 
@@ -94,7 +95,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return self.conv(x, self.modulation(style)).to(self.bias.dtype) + self.bias[None, :, None, None]
+        return self.conv(x, asked(self.modulation, style)).to(self.bias.dtype) + self.bias[None, :, None, None]
 
 
 class Synthesis(nn.Module):
@@ -173,6 +174,18 @@ def modulation(style: int, channels: int) -> nn.Linear:
     return linear
 
 
+def asked(linear: nn.Linear, style: Tensor) -> Tensor:
+    """(N, S) -> (N, C): what a style asks of a layer's channels, in the precision of the weights."""
+    with in_full(style):
+        return linear(style.to(linear.weight.dtype))
+
+
+def in_full(x: Tensor) -> AbstractContextManager[object]:
+    """(...) -> inside it autocast, where there is any, lowers nothing on the tensor's device."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
 def conditioned(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """(N, C, h, w), (N, c, h, w), same -> (N, C, h, w): scale and shift the last c channels."""
     kept = x.shape[1] - scale.shape[1]
@@ -186,7 +199,8 @@ def doubled(x: Tensor, resampling: Resampling) -> Tensor:
     if resampling == "bilinear":
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     kernel = _kernel(x, gain=4).expand(x.shape[1], 1, -1, -1)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+    with in_full(x):
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
 def halved(x: Tensor, resampling: Resampling) -> Tensor:
@@ -199,7 +213,8 @@ def halved(x: Tensor, resampling: Resampling) -> Tensor:
 def filtered(x: Tensor, *, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:
     """(N, C, h, w) -> each channel through the filter [1, 3, 3, 1] both ways, with `pad` zeros around."""
     kernel = _kernel(x, gain=gain).expand(x.shape[1], 1, -1, -1)
-    return F.conv2d(x, kernel, padding=pad, stride=stride, groups=x.shape[1])
+    with in_full(x):
+        return F.conv2d(x, kernel, padding=pad, stride=stride, groups=x.shape[1])
 
 
 def _kernel(x: Tensor, *, gain: float) -> Tensor:

@@ -67,7 +67,8 @@ def facts_of(recipe: Recipe) -> Facts:
 def _generator(recipe: Recipe) -> nn.Module:
     network = get_spec(recipe.network).build(recipe.config)
     if recipe.start:
-        model = open_model(recipe.start)
+        resampling = getattr(recipe.config, "resampling", None)  # which some published files leave to be told
+        model = open_model(recipe.start, facts={} if resampling is None else {"resampling": resampling})
         if (model.spec.name, model.config) != (recipe.network, recipe.config):
             raise UsageError(
                 f"start: '{recipe.start}' is {model.spec.name} with {model.config}, this recipe wants {recipe.network} "

@@ -59,13 +59,17 @@ class DataConfig:
 class Source:
     """Crops of pictures, and what went wrong with them. Safe to be asked by several threads."""
 
-    def __init__(self, config: DataConfig, traits: Traits, *, seed: int, processes: int = 1, margin: int = 0) -> None:
-        """`processes` share the machine's memory. `margin` pixels of the truth around each crop are cut out with it."""
+    def __init__(self, config: DataConfig, traits: Traits, *, seed: int, processes: int = 1, margin: int = 0,
+                 whole: bool = False) -> None:  # fmt: skip
+        """`processes` share the machine's memory. `margin` pixels of the truth around each crop are cut out with it.
+
+        `whole`: pictures of another side than the crop's are left out, since a part of one would not do.
+        """
         scale, multiple = traits.scale, traits.scale * traits.multiple_of
         self.config, self.scale, self.channels, self.seed = config, scale, traits.in_channels, seed
         if config.crop % multiple:
             raise DataError(f"data.crop must be a multiple of {multiple} for this network, got {config.crop}")
-        self._side = config.crop + 2 * margin
+        self._side, self._whole = config.crop + 2 * margin, whole
         self.high = open_pictures(config.high)
         self.low = paired(self.high, open_pictures(config.low), scale) if config.low else None
         self._cache: dict[tuple[bool, int], Crop] = {}
@@ -102,6 +106,11 @@ class Source:
         high, low = self._read(number, small=False), self._read(number, small=True) if self.low else None
         side, scale, name = self._side, self.scale, self.high.names[number]
         height, width = high.shape[0] // scale, high.shape[1] // scale
+        if self._whole and high.shape[:2] != (side, side):
+            raise PictureError(
+                f"{name}: is {high.shape[1]}x{high.shape[0]}, and this game takes whole pictures of {side}x{side}; "
+                "bring all to that size first"
+            )
         if low is not None and (low.shape[0], low.shape[1]) != (height, width):
             raise PictureError(
                 f"{name}: its partner is {low.shape[1]}x{low.shape[0]}, a {scale}th of {high.shape[1]}x{high.shape[0]} "

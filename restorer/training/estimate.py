@@ -39,7 +39,7 @@ def estimate(recipe: Recipe) -> Iterator[str]:
     fixed, total = learned * FLOAT / 1e6, (learned * FLOAT + kept.bytes) / 1e6
     yield (
         f"memory         about {total:,.1f} MB in fp32: {fixed:,.1f} for weights and optimisers, {total - fixed:,.1f} "
-        "kept for gradients of one part"
+        "kept for gradients of one part; a step that pays a penalty takes more"
     )
 
 

@@ -28,6 +28,8 @@ class Game:
     """(averaged generator, batch) -> the columns of a grid of pictures, each (N, C, H, W) in [0, 1]."""
     caption: str
     """What the columns are."""
+    whole: bool = False
+    """Pictures must have the side `data.crop`: what is played on is no part of anything larger."""
     discriminator: "Callable[[Recipe], nn.Module | None]" = lambda recipe: (
         None if recipe.discriminator is None else build_discriminator(recipe.discriminator)
     )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from restorer.losses.gather import batch_mean, processes
+from restorer.losses.gather import batch_mean
 from restorer.networks.spec import Traits
+from restorer.networks.style_layers import in_full
 from restorer.networks.stylegan2 import StyleGAN2
 from restorer.training.adversary import Adversary
 from restorer.training.game import Game
@@ -21,8 +22,8 @@ from restorer.training.objective import Batch, Now, Objective, Penalty, Player, 
 if TYPE_CHECKING:
     from restorer.training.recipe import Recipe
 
-SHOWN = 32
-"""Pictures in a grid, of four in each column."""
+DRAWS = 32
+"""Pictures in a grid, four in each column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,9 @@ class GenerationWeights:
 class Generation(Objective):
     """Batch: `high` (N, 3, side, side). All pictures are in [0, 1]; R1 is therefore 4 times that over [-1, 1].
 
-    Unlike in the paper, each picture draws for itself whether and where two styles meet, and penalties are paid in the
-    turn they fall into, not in a step of their own.
+    Unlike in the paper, both players see the same fakes, the generator first (train.order="dg": last);
+    each picture draws for itself whether and where two styles meet; and penalties are paid in the turn they fall into,
+    not in a step of their own, so no rate or beta is corrected for such steps.
     """
 
     path_mean: Tensor
@@ -105,11 +107,14 @@ class Generation(Objective):
         """-> (count, L, S); the mean of all styles follows where the generator learns or shows."""
         config, synthesis = self._generator.config, self._generator.synthesis
         z = torch.randn(2 * count, config.style, generator=now.rng, device=now.rng.device)
-        w = self._generator.mapping(z)
+        with in_full(z):  # path length looks closely at styles
+            w = self._generator.mapping(z if self.weights.mixing else z[:count])
         with torch.no_grad():
-            mean = w[:count].float().mean(0) if processes() == 1 else _mean_of(w[:count].float())
-            self._generator.get_buffer("w_average").lerp_(mean, 1 - self.weights.average_decay)
-        one, other = w[:count, None], w[count:, None]
+            self._generator.get_buffer("w_average").lerp_(batch_mean(w[:count], 0), 1 - self.weights.average_decay)
+        one = w[:count, None]
+        if not self.weights.mixing:
+            return one.expand(-1, synthesis.styles, -1)
+        other = w[count:, None]
         mixes = torch.rand(count, 1, 1, generator=now.rng, device=z.device) < self.weights.mixing
         meets = torch.randint(1, synthesis.styles, (count, 1, 1), generator=now.rng, device=z.device)
         fine = torch.arange(synthesis.styles, device=z.device)[None, :, None] >= meets
@@ -144,16 +149,10 @@ def path_lengths(pictures: Tensor, styles: Tensor, rng: torch.Generator) -> Tens
     return gradient.float().square().sum(2).mean(1).sqrt()
 
 
-def _mean_of(x: Tensor) -> Tensor:
-    """(N, S) -> (S,): over every process."""
-    return torch.stack([batch_mean(column) for column in x.unbind(1)])
-
-
 def _refusal(recipe: "Recipe", traits: Traits) -> str | None:
     if recipe.network != "stylegan2":
         return f"{recipe.network} makes no pictures from noise; choose network=stylegan2, or another weights.kind"
-    if recipe.discriminator is None:
-        return "without a discriminator no pictures are learned from; choose discriminator.kind=style"
+    assert recipe.discriminator is not None, "a recipe with an adversary has one"
     side = recipe.config.side
     if recipe.data.crop != side:
         return f"this generator makes pictures of side {side}, data.crop is {recipe.data.crop}; set one to fit"
@@ -174,7 +173,7 @@ def _columns(average: nn.Module, batch: Batch) -> list[Tensor]:
     """The same noise at every time, with the noise that is stored in the weights."""
     assert isinstance(average, StyleGAN2)
     rng = torch.Generator().manual_seed(0)
-    z = torch.randn(SHOWN, average.config.style, generator=rng).to(batch["high"].device)
+    z = torch.randn(DRAWS, average.config.style, generator=rng).to(batch["high"].device)
     return [(average(part) + 1) / 2 for part in z.split(4)]
 
 
@@ -183,5 +182,6 @@ GENERATION = Game(
     objective=_objective,
     pair=lambda batch, recipe, traits: batch,
     columns=_columns,
-    caption=f"What the average makes of the same {SHOWN} draws of noise.",
+    whole=True,
+    caption=f"What the average makes of the same {DRAWS} draws of noise.",
 )

@@ -148,7 +148,9 @@ def _opened(
     traits = checked_traits(recipe)
     seed = recipe.train.seed
     margin = margin_of(recipe.degradation)
-    source = Source(recipe.data, traits, seed=seed, processes=fabric.world_size, margin=margin)
+    source = Source(
+        recipe.data, traits, seed=seed, processes=fabric.world_size, margin=margin, whole=game_of(recipe.weights).whole
+    )
     if recipe.train.batch > len(source):
         say(f"the batch of {recipe.train.batch} is larger than the {len(source)} pictures: each is in it several times")
     parts = build_parts(recipe, fabric.device, trust_first_use=trust_first_use)

@@ -235,11 +235,7 @@ def _average(parameters: Sequence[nn.Parameter], total: Tensor) -> Tensor:
     """
     if processes() == 1:
         return total
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
+    gradients = [each.grad for each in parameters if each.grad is not None]  # those of the same ones in every process
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), total.reshape(1).to(gradients[0])])
     distributed.all_reduce(flat)
     flat /= processes()

@@ -27,7 +27,7 @@ GIVE_UP = 100
 
 RUNAWAY = (
     "the discriminator runs away: it is right about nearly everything, and the generator learns little from it; try "
-    "adversary.r1=10, adversary.instance_noise=0.1, a lower train.d_rate or adversary.augment=ada"
+    "a higher adversary.r1, adversary.instance_noise=0.1, a lower train.d_rate or adversary.augment=ada"
 )
 VANISHED = (
     "the generator's gradient has vanished; try adversary.loss=non_saturating or least_squares, or a higher "
@@ -35,7 +35,7 @@ VANISHED = (
 )
 COLLAPSED = (
     "the generator has collapsed: its outputs hardly differ from each other; go back to an earlier checkpoint with a "
-    "lower train.g_rate, or raise weights.pixel"
+    "lower train.g_rate"
 )
 
 

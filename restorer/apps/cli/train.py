@@ -34,7 +34,7 @@ def train(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
 ) -> int:
-    """Train a network, or go on with a run. Checkpoints are taken by upscale and export as they are."""
+    """Train a network, or go on with a run. Its checkpoints are models: upscale, faces and export take them."""
     if (recipe is None) == (resume is None):
         raise UsageError("name a recipe, or a run to go on with: --resume RUN")
     chosen = _chosen(recipe, resume, [*(settings or []), *([f"data.high={data}"] if data else [])])

@@ -60,7 +60,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "stylegan2_512_tiny": stylegan2_512_tiny,
     "gfpgan_512_tiny": gfpgan_512_tiny,
 }
-"""Name -> recipe. A `_tiny` twin is the same game with small numbers: minutes on two processor cores."""
+"""Name -> recipe. A `_tiny` twin is the same game with small numbers: minutes on two cores, an hour for faces."""
 
 
 def get_recipe(name: str) -> Recipe:

@@ -38,8 +38,8 @@ def stylegan2_256_tiny() -> Recipe:
         averaging=AveragingConfig(decay=0, half_life=2000, ramp_up=0.05),
         data=DataConfig(crop=64, turn=False),
         train=replace(
-            stylegan2_256().train, steps=6000, batch=16, g_rate=2.5e-3, d_rate=2e-3, log_every=50, picture_every=250,
-            save_every=500, keep=20, on_trouble="warn",
+            stylegan2_256().train, steps=10_000, batch=8, g_rate=4e-3, d_rate=4e-3, log_every=100, picture_every=500,
+            save_every=1000, keep=20, on_trouble="warn",
         ),
     )  # fmt: skip
 
