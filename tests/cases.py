@@ -11,10 +11,12 @@ from restorer.engines.shared import input_shape
 from restorer.networks.arcface import ArcFaceConfig
 from restorer.networks.bisenet import BiSeNetConfig
 from restorer.networks.compact import CompactConfig
+from restorer.networks.cyclegan import CycleGANConfig
 from restorer.networks.esrgan import ESRGANConfig
 from restorer.networks.gfpgan import GFPGANConfig
 from restorer.networks.mtcnn import MTCNNConfig
 from restorer.networks.parsenet import ParseNetConfig
+from restorer.networks.pix2pix import Pix2PixConfig
 from restorer.networks.retinaface import RetinaFaceConfig
 from restorer.networks.spec import Traits, get_spec
 from restorer.networks.srgan import SRGAN, SRGANConfig
@@ -45,6 +47,7 @@ class Case:
 
 
 LABELS = ("scale", "upsamples", "conv1x1", "activation", "form", "resampling", "half", "one_style", "backbone", "stage")
+LABELS += ("norm", "levels")
 TINY_RRDB = {"features": 8, "grow": 4, "blocks": 2}
 TINY_STYLE = {"widths": (16, 16, 8, 8), "style": 12, "mapping": 2}
 TINY_FACE = {"widths": (16, 16, 8, 8), "style": 12}
@@ -119,6 +122,24 @@ CASES = [
     Case("parsenet", ParseNetConfig(widths=(4, 8), blocks=2, classes=5), (2, 3, 64, 64), (2, 5, 64, 64)),
     Case("bisenet", BiSeNetConfig(features=4, blocks=(1, 2, 1, 1)), (2, 3, 40, 33), (2, 19, 40, 33)),
     Case("arcface", ArcFaceConfig(side=32, features=4, blocks=(1, 2, 1, 1), embedding=6), (2, 1, 32, 32), (2, 6)),
+    Case("pix2pix", Pix2PixConfig(features=4, levels=2), (2, 3, 8, 12), (2, 3, 8, 12)),
+    Case(
+        "pix2pix",
+        Pix2PixConfig(features=4, levels=3, norm="instance", dropout=False, in_channels=1),
+        (2, 1, 16, 24),
+        (2, 3, 16, 24),
+        facts={"dropout": False},
+    ),
+    Case("pix2pix", Pix2PixConfig(features=4, levels=2, norm="none"), (2, 3, 8, 12), (2, 3, 8, 12)),
+    Case("cyclegan", CycleGANConfig(features=4, blocks=1), (2, 3, 12, 16), (2, 3, 12, 16)),
+    Case(
+        "cyclegan",
+        CycleGANConfig(features=4, blocks=2, norm="batch", dropout=True, out_channels=1),
+        (2, 3, 12, 16),
+        (2, 1, 12, 16),
+        facts={"dropout": True},
+        bf16_db=48,
+    ),
 ]
 
 

@@ -10,6 +10,8 @@ NETWORKS = {
     "bisenet": "parse: what each pixel of a face belongs to, over ResNet-18 and the picture as a whole (2018)",
     "parsenet": "parse: what each pixel of an aligned face belongs to; PSFRGAN's (2020)",
     "arcface": "identity: whose face it is, 512 numbers of a grey face; ResNet-18 of GFPGAN's training (2018)",
+    "pix2pix": "translate: a U-Net that doubles as memory; learnt from pairs of pictures (2016)",
+    "cyclegan": "translate: residual blocks between mirrored edges; learnt from two heaps of pictures (2017)",
     "gfpgan": "face: a U-Net reads a damaged face, StyleGAN2 paints it anew (2021)",
 }
 """Network name -> one line on it. The module of the same name holds its `SPEC`."""

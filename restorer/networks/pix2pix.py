@@ -1,0 +1,214 @@
+"""pix2pix's generator: a U-Net that goes down to one pixel and back up (arXiv:1611.07004).
+
+Letters: N batch, C channels, H W sides, h w sides of a level.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from restorer.networks.layers import Rule, conv_shape, count_blocks, keys_like, leaky, rename_keys, without_wrapper
+from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
+from restorer.networks.translation_layers import (
+    NORMS,
+    DownConv,
+    NormName,
+    UpConv,
+    as_shuffle,
+    norm,
+    read_dropout,
+    read_norm,
+    start_normal,
+    without_old_statistics,
+)
+
+_DROPPED_FROM = 4
+"""The first level whose way up is dropped from; the innermost never is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pix2PixConfig:
+    """Numbers of the paper for pictures of 256 pixels."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    features: int = 64
+    """Channels of the first level; each has twice as many, up to eight times."""
+    levels: int = 8
+    """Halvings: 7 for pictures of 128 pixels, 9 for those of 512."""
+    norm: NormName = "batch"
+    dropout: bool = True
+    """Half of the activations on the way up are dropped in training, which is also the only noise."""
+
+    def __post_init__(self) -> None:
+        at_least_one(in_channels=self.in_channels, out_channels=self.out_channels, features=self.features)
+        if not 2 <= self.levels <= 12:
+            raise ValueError(f"levels must be from 2 to 12, got {self.levels}")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level on the way down."""
+        return [self.features * min(2**level, 8) for level in range(self.levels)]
+
+
+class Step(nn.Module):
+    """(N, Cin, h, w) -> (N, Cout, h', w'): a convolution and a norm."""
+
+    def __init__(self, conv: nn.Module, name: NormName, channels: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = norm(name, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Pix2Pix(nn.Module):
+    """(N, C, H, W) in [-1, 1] -> same; sides are multiples of 2**levels."""
+
+    def __init__(self, config: Pix2PixConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, last, bias = config.widths, config.levels - 1, config.norm == "instance"
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            into = config.in_channels if level == 0 else widths[level - 1]
+            self.down.append(
+                Step(DownConv(into, width, 4, bias=bias), config.norm if 0 < level < last else "none", width)
+            )
+            out = config.out_channels if level == 0 else widths[level - 1]
+            seen = width if level == last else 2 * width
+            self.up.append(Step(UpConv(seen, out, bias=bias or level == 0), config.norm if level > 0 else "none", out))
+        start_normal(self)
+
+    def forward(self, x: Tensor, noise: Generator | None = None) -> Tensor:
+        """`noise` draws what is dropped at rest; None drops nothing."""
+        seen = [self.down[0](x)]
+        for step in self.down[1:]:
+            seen.append(step(leaky(seen[-1])))
+        y = F.relu_(seen.pop())
+        for level in reversed(range(1, self.config.levels)):
+            y = self.up[level](y)
+            if self.config.dropout and _DROPPED_FROM <= level < self.config.levels - 1:
+                y = self._dropped(y, noise)
+            y = F.relu_(torch.cat([seen.pop(), y], 1))
+        return torch.tanh(self.up[0](y))
+
+    def _dropped(self, y: Tensor, noise: Generator | None) -> Tensor:
+        if self.training or noise is None:
+            return F.dropout(y, 0.5, self.training)
+        kept = torch.rand(y.shape, generator=noise, device=noise.device) < 0.5
+        return y * (2 * kept).to(y.device, y.dtype)
+
+
+def traits(config: Pix2PixConfig) -> Traits:
+    """Every output depends on the whole picture through the norms; without them, on what the levels reach."""
+    radius = _radius(config.levels) if config.norm == "none" else None
+    return Traits(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        multiple_of=2**config.levels,
+        min_side=2**config.levels,
+        radius=radius,
+        overlap=radius or 0,
+        values_per_pixel=3 * config.features // 2 + 2 * config.out_channels,
+        operations=_operations(config),
+        precisions=frozenset({"fp32", "fp16", "bf16"}),
+        value_range=(-1.0, 1.0),
+    )
+
+
+def _radius(levels: int) -> int:
+    """From each output down all levels, where a transposed convolution reaches one pixel far, and back to the input."""
+    farthest = 0
+    for pixel in range(2**levels):
+        first = last = pixel
+        for _ in range(levels):
+            first, last = (first - 1) // 2, (last + 1) // 2
+        for _ in range(levels):
+            first, last = 2 * first - 1, 2 * last + 2
+        farthest = max(farthest, pixel - first, last - pixel)
+    return farthest
+
+
+def _operations(config: Pix2PixConfig) -> float:
+    """Multiplications per input pixel."""
+    widths, total = config.widths, 0.0
+    for level, width in enumerate(widths):
+        into, out = (config.in_channels, config.out_channels) if level == 0 else (widths[level - 1],) * 2
+        seen = width if level == config.levels - 1 else 2 * width
+        total += 16 * (into * width + seen * out) / 4 ** (level + 1)
+    return total
+
+
+def read_config(weights: StateDict, facts: Facts) -> Pix2PixConfig:
+    """Recover the config from keys and shapes."""
+    features, in_channels, _ = conv_shape(weights, "down.0.conv.weight")
+    both = {re.sub(r"^(down|up)\.", "level.", key): tensor for key, tensor in weights.items()}
+    return Pix2PixConfig(
+        in_channels=in_channels,
+        out_channels=conv_shape(weights, "up.0.conv.weight")[0] // 4,
+        features=features,
+        levels=count_blocks(both, "level."),
+        norm=read_norm(weights),
+        dropout=read_dropout(facts, True),
+    )
+
+
+_NESTED = re.compile(r"model\.model\.(?:1\.model\.((?:3\.model\.){0,16}))?(\d)\.(\w+)")
+
+
+def rename(weights: StateDict, facts: Facts) -> StateDict:
+    """Bring the published names, each level inside the one before, to the ones above."""
+    bare = without_wrapper(weights)
+    if not any(key.startswith("model.model.1.model.1.") for key in bare):
+        return weights
+    bare = without_old_statistics(bare)
+    last = max(_level(match) for key in bare if (match := _NESTED.fullmatch(key)))
+    renamed = rename_keys(bare, [_rule(last)])
+    return {
+        key: as_shuffle(tensor) if re.fullmatch(r"up\.\d+\.conv\.weight", key) and _is_kernel(tensor) else tensor
+        for key, tensor in renamed.items()
+    }
+
+
+def _is_kernel(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.shape[2:] == (4, 4)
+
+
+def _level(match: re.Match[str]) -> int:
+    return 0 if match[1] is None else 1 + len(match[1]) // len("3.model.")
+
+
+def _rule(last: int) -> Rule:
+    """Places in the outermost level, in the innermost and in those between."""
+    outer, inner = {"0": "down.{}.conv", "3": "up.{}.conv"}, {"1": "down.{}.conv", "3": "up.{}.conv", "4": "up.{}.norm"}
+    between = {"1": "down.{}.conv", "2": "down.{}.norm", "5": "up.{}.conv", "6": "up.{}.norm"}
+
+    def name(match: re.Match[str]) -> str:
+        level = _level(match)
+        places = outer if level == 0 else inner if level == last else between
+        return f"{places[match[2]].format(level)}.{match[3]}" if match[2] in places else match[0]
+
+    return _NESTED.pattern, name
+
+
+SPEC = NetworkSpec(
+    name="pix2pix",
+    task="translate",
+    config=Pix2PixConfig,
+    build=Pix2Pix,
+    traits=traits,
+    detect=keys_like(
+        r"(down|up)\.\d+\.(conv|norm)\.\w+",
+        anchors=(("down.0.conv.", "down.1.conv."), ("up.0.conv.", "up.1.conv.")),
+    ),
+    read_config=read_config,
+    rename=rename,
+    float_parts=lambda config: ("down.0", "up.0"),
+)
