@@ -29,7 +29,9 @@ def main() -> None:
         if name == FACE:
             small = resized(picture_of("astronaut-face.png"), (128, 128))
             settings = restorer.FaceSettings(background=restorer.UpscaleSettings(scale=4))
-            result = restorer.restore_faces(restorer.Picture(pixels=small), model="realesrgan-x4plus", settings=settings)
+            result = restorer.restore_faces(
+                restorer.Picture(pixels=small), model="realesrgan-x4plus", settings=settings
+            )
             large, part = result.picture.pixels, (slice(0, 400), slice(60, 460))
         else:
             model, picture, part = PAIRS[name]

@@ -21,22 +21,44 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["non_saturating", "least_squares"])
-def test_two_processes_equal_one(loss, tmp_path):
-    """A relativistic loss: its means are over the whole batch, whoever holds it."""
+def both_played(game: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    """What each of two processes holds at the end."""
     port = free_port()
-    outs = [tmp_path / f"{rank}.pt" for rank in (0, 1)]
+    outs = [folder / f"{rank}.pt" for rank in (0, 1)]
     both = [
-        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), str(port), loss, str(out)], stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), str(port), game, str(out)], stderr=subprocess.PIPE)
         for rank, out in enumerate(outs)
     ]
     for process in both:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
-    one, other = (torch.load(out, weights_only=True) for out in outs)
-    assert torch.equal(one, other)
-    assert (one - played(loss)).abs().max() < 1e-9
+    return [torch.load(out, weights_only=True) for out in outs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["non_saturating", "least_squares"])
+def test_two_processes_equal_one(loss, tmp_path):
+    """A relativistic loss: its means are over the whole batch, whoever holds it."""
+    one, other = both_played(loss, tmp_path)
+    for name, tensor in played(loss).items():
+        assert one[name].equal(other[name]) and (one[name] - tensor).abs().max() < 1e-9, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("game", "learned"),
+    [
+        ("faces", {"g.painter.constant", "g.to_styles.weight", "d.whole.linear2.weight", "d.mouth.conv1.weight"}),
+        ("generation", {"g.synthesis.constant", "g.w_average", "path_mean"}),
+    ],
+)
+def test_two_processes_that_draw_their_own_noise_learn_the_same(game, learned, tmp_path):
+    """Averages of styles and of path lengths are over both, too."""
+    one, other = both_played(game, tmp_path)
+    before = played(game, steps=0)
+    assert one.keys() == other.keys() == before.keys()
+    assert [name for name in one if not one[name].equal(other[name])] == []
+    assert learned <= {name for name in one if not one[name].equal(before[name])}
 
 
 @pytest.mark.slow

@@ -9,17 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorer.networks.layers import Conv, leaky
-from restorer.networks.spec import StateDict, at_least_one
-from restorer.networks.style_dialects import Renaming, translated
+from restorer.networks.spec import at_least_one
 from restorer.networks.style_layers import GAIN, filtered
 from restorer.networks.style_rates import layer_rates, rates_of, start_equalised
-
-_PUBLISHED = (
-    Renaming(r"(conv[1-5])\.[01]\.weight", r"\1.weight", GAIN, True),
-    Renaming(r"(conv[1-5])\.[12]\.bias", r"\1.bias", GAIN),
-    Renaming(r"final_conv\.0\.weight", "last.weight", 1.0, True),
-    Renaming(r"final_conv\.0\.bias", "last.bias"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +55,6 @@ class ComponentDiscriminator(nn.Module):
     def rates(self) -> dict[str, float]:
         """Name of each parameter -> factor of its learning rate, as published equalised ones learn."""
         return rates_of(self, [*layer_rates(r"conv\d\.", gain=GAIN), *layer_rates(r"last\.")])
-
-
-def rename_component(weights: StateDict) -> StateDict:
-    """Bring the files of GFPGAN's component discriminators to plain weights under the names above."""
-    return translated(weights, _PUBLISHED) if "conv1.0.weight" in weights else weights
 
 
 def _halving(conv: Conv, x: Tensor) -> Tensor:

@@ -183,7 +183,8 @@ def asked(linear: nn.Linear, style: Tensor) -> Tensor:
 def in_full(x: Tensor) -> AbstractContextManager[object]:
     """(...) -> inside it autocast, where there is any, lowers nothing on the tensor's device."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    lowers = kind != "meta" and torch.is_autocast_enabled(kind)  # there is none for shapes without numbers
+    return torch.autocast(kind, enabled=False) if lowers else nullcontext()
 
 
 def conditioned(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

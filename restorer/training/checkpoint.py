@@ -73,8 +73,10 @@ def restore_run(parts: Parts, tensors: Mapping[str, Tensor]) -> None:
     _load("the generator", parts.objective.g, _under(tensors, "g/"))
     _load("the discriminator", parts.objective.d, _under(tensors, "d/"))
     _load("the average", parts.average, _under(tensors, "average/"))
-    for name, tensor in _under(tensors, "objective/").items():
-        _remembered(parts.objective)[name].copy_(tensor)
+    remembered, saved = _remembered(parts.objective), _under(tensors, "objective/")
+    _check("what the game remembers", remembered, saved)
+    for name, tensor in saved.items():
+        remembered[name].copy_(tensor)
     for player, optimiser in parts.optimisers.items():
         _restore_optimiser(optimiser, _under(tensors, f"{player}_optimiser/"))
 
@@ -104,14 +106,17 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _load(what: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    expected = network.state_dict()
+    _check(what, network.state_dict(), tensors)
+    network.load_state_dict(dict(tensors))
+
+
+def _check(what: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     wrong = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
     wrong += [name for name in tensors if name not in expected]
     if wrong:
         raise WeightsError(
             f"the checkpoint does not hold {what} of this recipe ({listed(wrong)}); resume it with its own recipe"
         )
-    network.load_state_dict(dict(tensors))
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorer.api import open_model
-from restorer.errors import UsageError, unknown_name
+from restorer.errors import AmbiguousWeightsError, UsageError, unknown_name
 from restorer.losses.adversarial import gan_loss
 from restorer.losses.components import PARTS, Part, component_style, crop, places
 from restorer.losses.identity import Identity
@@ -20,7 +20,7 @@ from restorer.losses.pixel import PIXEL_LOSSES, pixel_loss
 from restorer.networks.discriminators import build_discriminator
 from restorer.networks.face_discriminators import ComponentDiscriminator, ComponentDiscriminatorConfig
 from restorer.networks.gfpgan import GFPGAN, GFPGANConfig
-from restorer.networks.spec import Traits, at_least_one
+from restorer.networks.spec import Model, Traits, at_least_one
 from restorer.networks.style_layers import Synthesis, halved
 from restorer.networks.stylegan2 import StyleGAN2, StyleGAN2Config
 from restorer.training.adversary import Adversary
@@ -28,6 +28,7 @@ from restorer.training.feature_losses import looking_through
 from restorer.training.game import Game
 from restorer.training.objective import Batch, Now, Objective, Penalty, Player, Terms
 from restorer.training.super_resolution import pairs_of, refusal_of_pairs
+from restorer.weights.find import find_weights
 
 if TYPE_CHECKING:
     from restorer.training.recipe import Recipe
@@ -266,20 +267,33 @@ def _discriminator(recipe: "Recipe") -> nn.Module | None:
 def _objective(recipe: "Recipe", g: nn.Module, d: nn.Module | None, trust_first_use: bool) -> Objective:
     weights = recipe.weights
     assert isinstance(weights, FaceWeights) and isinstance(g, GFPGAN) and (d is None or isinstance(d, nn.ModuleDict))
+    if not (weights.painter or recipe.start or weights.train_painter):
+        raise UsageError(
+            "the painter is held still and knows no faces yet: set weights.painter to a StyleGAN2, start, or "
+            "weights.train_painter=true"
+        )
+    if weights.painter:
+        g.painter.load_state_dict(_painter(weights.painter, g.config, trust_first_use).state_dict())
+    told_apart = {"identity": _identity(weights, trust_first_use)} if weights.identity else {}
     compared = looking_through(
         recipe.features, perceptual=weights.perceptual, style=weights.style, trust_first_use=trust_first_use
     )
-    if weights.painter:
-        g.painter.load_state_dict(_painter(weights.painter, g.config).state_dict())
-    if weights.identity:
-        compared["identity"] = _identity(weights)
     adversary = None if d is None else Adversary(recipe.adversary)
-    return FaceRestoration(g, d, weights=weights, adversary=adversary, compared=compared)
+    return FaceRestoration(g, d, weights=weights, adversary=adversary, compared=compared | told_apart)
 
 
-def _painter(name: str, config: GFPGANConfig) -> Synthesis:
-    """The part of a StyleGAN2 that paints, if it is one that fits."""
-    model = open_model(name)
+def _opened(name: str, trust_first_use: bool) -> Model:
+    """A model; where its weights must be downloaded, trust is given here."""
+    find_weights(name, trust_first_use=trust_first_use)
+    return open_model(name)
+
+
+def _painter(name: str, config: GFPGANConfig, trust_first_use: bool) -> Synthesis:
+    """The part of a StyleGAN2 that paints, if it is one that fits; weights that do not tell resample as recipes say."""
+    try:
+        model = _opened(name, trust_first_use)
+    except AmbiguousWeightsError:
+        model = open_model(name, facts={"resampling": config.resampling})
     told = f"weights.painter: '{name}' is {model.spec.name}"
     if not isinstance(model.network, StyleGAN2):
         raise UsageError(f"{told}; give a StyleGAN2 of faces")
@@ -293,8 +307,8 @@ def _shape_of(config: StyleGAN2Config | GFPGANConfig) -> str:
     return f"widths {config.widths}, style {config.style} and resampling {config.resampling}"
 
 
-def _identity(weights: FaceWeights) -> Identity:
-    model = open_model(weights.identity_network)
+def _identity(weights: FaceWeights, trust_first_use: bool) -> Identity:
+    model = _opened(weights.identity_network, trust_first_use)
     if model.spec.task != "identity":
         raise UsageError(
             f"weights.identity_network: '{weights.identity_network}' is {model.spec.name}, which does not tell people "

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,6 @@ from restorer.errors import UsageError
 
 if TYPE_CHECKING:
     from restorer.training.recipe import Recipe
-
-STDERR = 2
 
 
 def train(
@@ -78,7 +77,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
         for each, handler in before.items():
             signal.signal(each, handler)
         with suppress(OSError):
-            os.write(STDERR, b"stopping when this step is over; once more to stop at once\n")  # amid any other line
+            os.write(
+                sys.stderr.fileno(), b"restorer: stopping when this step is over; once more to stop at once\n"
+            )  # amid any other line
 
     for number, handler in before.items():
         if callable(handler):  # one that is ignored stays so
