@@ -153,7 +153,7 @@ def test_a_group_of_several_kinds_is_chosen_by_kind():
     for recipe in (unet, none):
         assert changed(base, flattened(as_data(recipe))) == recipe
     for settings, message in (
-        ({"discriminator.kind": "patch"}, "no kind of discriminator named 'patch'; known: none, style, unet, vgg"),
+        ({"discriminator.kind": "vgg19"}, "no kind of discriminator named 'vgg19'; did you mean 'vgg'"),
         ({"degradation.margin": "4"}, "choose degradation.kind too: real, face"),
         ({"degradation.kind": "real", "degradation": "none"}, "cannot both be set"),
         ({"discriminator.kind.x": "1"}, "no kind of discriminator"),

@@ -20,6 +20,11 @@ from runs import pictures, play, recipe
 from restorer import Restorer, UpscaleSettings, read_picture
 from restorer.apps.cli import main
 from restorer.errors import DataError, NumericalError, UsageError, WeightsError, WriteError
+from restorer.networks.patch_discriminators import (
+    MultiscaleDiscriminatorConfig,
+    PatchDiscriminatorConfig,
+    PixelDiscriminatorConfig,
+)
 from restorer.networks.srgan import SRGANConfig
 from restorer.training.build import build_parts
 from restorer.training.checkpoint import latest, load_run, restore_run
@@ -111,6 +116,25 @@ def test_a_checkpoint_works_in_upscale_and_export_and_equals_the_generator_alone
     assert np.abs(mine.astype(int) - one.astype(int)).max() <= 1
     pytest.importorskip("onnxruntime")
     assert main(["export", str(finished), "-o", str(tmp_path / "x.onnx")]) == 0
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        PatchDiscriminatorConfig(features=2, layers=1),
+        PixelDiscriminatorConfig(features=2),
+        MultiscaleDiscriminatorConfig(features=2, layers=1, scales=2),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_every_kind_of_discriminator_judges_a_run(judge, data, tmp_path):
+    chosen = replace(recipe(data, steps=2), discriminator=judge)
+    path = train(chosen, tmp_path, fabric=open_fabric(chosen, device="cpu"), say=str)
+    tensors, line = load_run(path)[0], json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert {"d/adversarial", "d/accuracy_real", "d/r1"} <= set(line)
+    again = replace(chosen, discriminator_start=str(path))
+    objective = build_parts(again, torch.device("cpu")).objective
+    assert all(torch.equal(value, tensors[f"d/{name}"]) for name, value in objective.d.state_dict().items())
 
 
 def test_a_run_goes_on_from_both_players_of_another(finished, data):

@@ -4,15 +4,24 @@ Letters: N batch, C channels, H W sides of the picture, F features of the first 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from restorer.networks.layers import leaky, rename_keys
+from restorer.networks.patch_discriminators import (
+    MultiscaleDiscriminator,
+    MultiscaleDiscriminatorConfig,
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
+    PixelDiscriminator,
+    PixelDiscriminatorConfig,
+    rename_patch_discriminator,
+)
 from restorer.networks.spec import StateDict, at_least_one
 from restorer.networks.style_discriminator import (
     StyleDiscriminator,
@@ -138,32 +147,47 @@ def _spectral(into: int, out: int, *, side: int = 3, stride: int = 1) -> nn.Modu
     return spectral_norm(nn.Conv2d(into, out, side, stride, padding=1, bias=False))
 
 
-DiscriminatorConfig = VGGDiscriminatorConfig | UNetDiscriminatorConfig | StyleDiscriminatorConfig
+DiscriminatorConfig = (
+    VGGDiscriminatorConfig
+    | UNetDiscriminatorConfig
+    | StyleDiscriminatorConfig
+    | PatchDiscriminatorConfig
+    | PixelDiscriminatorConfig
+    | MultiscaleDiscriminatorConfig
+)
 """What `build_discriminator` takes; the kind of the config says which."""
-DISCRIMINATORS: Mapping[str, type[DiscriminatorConfig]] = {
-    "vgg": VGGDiscriminatorConfig,
-    "unet": UNetDiscriminatorConfig,
-    "style": StyleDiscriminatorConfig,
+
+
+class _Spec(NamedTuple):
+    config: type[DiscriminatorConfig]
+    build: Callable[[Any], nn.Module]
+    """config -> discriminator with random weights."""
+    rename: Callable[[StateDict], StateDict]
+    """Weights under published names -> under those here."""
+
+
+def _rename(weights: StateDict) -> StateDict:
+    """Bring old spectral norm (weight_orig, _u, _v), and ESRGAN's layers without `body.`, to the names above."""
+    return rename_keys(weights, _PUBLISHED)
+
+
+_SPECS = {
+    "vgg": _Spec(VGGDiscriminatorConfig, VGGDiscriminator, _rename),
+    "unet": _Spec(UNetDiscriminatorConfig, UNetDiscriminator, _rename),
+    "style": _Spec(StyleDiscriminatorConfig, StyleDiscriminator, rename_style_discriminator),
+    "patch": _Spec(PatchDiscriminatorConfig, PatchDiscriminator, rename_patch_discriminator),
+    "pixel": _Spec(PixelDiscriminatorConfig, PixelDiscriminator, rename_patch_discriminator),
+    "multiscale": _Spec(MultiscaleDiscriminatorConfig, MultiscaleDiscriminator, rename_patch_discriminator),
 }
+DISCRIMINATORS: Mapping[str, type[DiscriminatorConfig]] = {kind: spec.config for kind, spec in _SPECS.items()}
 """Kind -> its config."""
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
     """Config -> discriminator with random weights."""
-    match config:
-        case VGGDiscriminatorConfig():
-            return VGGDiscriminator(config)
-        case UNetDiscriminatorConfig():
-            return UNetDiscriminator(config)
-        case StyleDiscriminatorConfig():
-            return StyleDiscriminator(config)
+    return _SPECS[config.kind].build(config)
 
 
 def rename_discriminator(weights: StateDict, config: DiscriminatorConfig) -> StateDict:
-    """Published names -> those here, for a discriminator of this config.
-
-    Of VGG and U-Net: old spectral norm (weight_orig, _u, _v), and ESRGAN's layers without `body.`.
-    """
-    if isinstance(config, StyleDiscriminatorConfig):
-        return rename_style_discriminator(weights)
-    return rename_keys(weights, _PUBLISHED)
+    """Published names -> those here, for a discriminator of this config; others come back unchanged."""
+    return _SPECS[config.kind].rename(weights)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from restorer.api import open_model
 from restorer.errors import AmbiguousWeightsError, UsageError, unknown_name
-from restorer.losses.adversarial import gan_loss
+from restorer.losses.adversarial import Logits, gan_loss
 from restorer.losses.components import PARTS, Part, component_style, crop, places
 from restorer.losses.identity import Identity
 from restorer.losses.pixel import PIXEL_LOSSES, pixel_loss
@@ -176,7 +176,7 @@ class FaceRestoration(Objective):
         if player == "d" and self.adversary is not None:
             self.adversary.after(self.d[WHOLE])
 
-    def logits(self, batch: Batch, now: Now) -> tuple[Tensor, Tensor] | None:
+    def logits(self, batch: Batch, now: Now) -> tuple[Logits, Logits] | None:
         """Of `high` and `fake`, as they are and as a whole."""
         return None if self.adversary is None else (self.d[WHOLE](batch["high"]), self.d[WHOLE](batch["fake"]))
 

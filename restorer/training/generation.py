@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from restorer.losses.adversarial import Logits
 from restorer.losses.gather import batch_mean
 from restorer.networks.spec import Traits
 from restorer.networks.style_layers import in_full
@@ -99,7 +100,7 @@ class Generation(Objective):
         if player == "d":
             self.adversary.after(self.d)
 
-    def logits(self, batch: Batch, now: Now) -> tuple[Tensor, Tensor] | None:
+    def logits(self, batch: Batch, now: Now) -> tuple[Logits, Logits] | None:
         """Of `high` and `fake`, as they are."""
         return self.d(batch["high"]), self.d(batch["fake"])
 

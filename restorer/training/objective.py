@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, distributed, nn
 
+from restorer.losses.adversarial import Logits
 from restorer.losses.gather import processes
 
 Batch = dict[str, Tensor]
@@ -72,7 +73,7 @@ class Objective(nn.Module, ABC):
     def after(self, player: Player, now: Now) -> None:
         """Called when a player has learned: clipping, clamping of singular values, and the like."""
 
-    def logits(self, batch: Batch, now: Now) -> tuple[Tensor, Tensor] | None:
+    def logits(self, batch: Batch, now: Now) -> tuple[Logits, Logits] | None:
         """(N, ...) of each entry -> what the discriminator says of real and fake, for the watch; None without one."""
         return None
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorer.errors import unknown_name
+from restorer.losses.adversarial import Logits
 from restorer.losses.pixel import PIXEL_LOSSES, frequency, pixel_loss, total_variation
 from restorer.networks.spec import Traits
 from restorer.training.adversary import Adversary
@@ -103,7 +104,7 @@ class SuperResolution(Objective):
         if player == "d" and self.adversary is not None:
             self.adversary.after(self.d)
 
-    def logits(self, batch: Batch, now: Now) -> tuple[Tensor, Tensor] | None:
+    def logits(self, batch: Batch, now: Now) -> tuple[Logits, Logits] | None:
         """Of `high` and `fake`, as they are."""
         return None if self.adversary is None else (self.d(batch["high"]), self.d(batch["fake"]))
 

@@ -64,14 +64,16 @@ def looked_at(objective: Objective, batch: Batch, now: Now) -> Readings:
     """(N, ...) of each entry -> how the discriminator judges, and how much outputs differ among themselves.
 
     Accuracy is the share of real logits above the middle, and of fake ones below it: 0, or half-way between the two
-    sides' means where that separates them better, as for relativistic and Wasserstein games.
+    sides' means where that separates them better, as for relativistic and Wasserstein games. Of several scales the
+    first is looked at.
     """
     with undisturbed(objective):
         made = objective.imagine(batch, now)
         judged = objective.logits(batch | made, now)
     readings: Readings = {}
-    if judged is not None and min(each.numel() for each in judged) >= ENOUGH:
-        real, fake = judged
+    sides = () if judged is None else tuple(each if isinstance(each, Tensor) else each[0] for each in judged)
+    if sides and min(each.numel() for each in sides) >= ENOUGH:
+        real, fake = sides
         middles = (0.0, float(real.mean() + fake.mean()) / 2)
         shares = [(float((real > m).float().mean()), float((fake < m).float().mean())) for m in middles]
         readings["d/accuracy_real"], readings["d/accuracy_fake"] = max(shares, key=sum)
