@@ -3,7 +3,8 @@
 Without --slow: style, types and the tests that take seconds. With it: those that take longer, too. What takes minutes
 and guards what seldom changes is marked `proof` and run by hand: python -m pytest -m proof
 
-Tests are shared out to a process for each core, each with one thread; those marked `alone` measure time and come last.
+Tests are shared out to a process for each core, each with one thread of PyTorch; what measures time, `alone`, and what
+needs a GPU come last, one after the other.
 """
 
 import os
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from restorer import machine
 
 NOTHING = 5
 """What pytest ends with where no test was asked for, as when its arguments name tests of the other kind only."""
@@ -26,11 +29,11 @@ def main() -> int:
     """Run the checks one after another, all of them; 0 when every one passed."""
     arguments = [a for a in sys.argv[1:] if a != "--slow"]
     wanted = "not proof" if "--slow" in sys.argv[1:] else "not slow and not proof"
-    cores = os.cpu_count() or 1
+    cores = machine.look().cores
     shared = ["-n", str(cores), "--dist", "loadfile"] if cores > 1 else []
     tests = (
-        ("pytest", *shared, "-m", f"{wanted} and not alone", *arguments),
-        ("pytest", "-m", f"{wanted} and alone", *arguments),
+        ("pytest", *shared, "-m", f"{wanted} and not alone and not gpu", *arguments),
+        ("pytest", "-m", f"{wanted} and (alone or gpu)", *arguments),
     )
     failed, asked = 0, False
     for check in (*STYLE, *tests):

@@ -39,11 +39,11 @@ def recipe(data: Path, **changed: object) -> Recipe:
     )
 
 
-def pictures(folder: Path, *, count: int = 3) -> Path:
+def pictures(folder: Path, *, count: int = 3, size: tuple[int, int] = (24, 28)) -> Path:
     """A folder of small pictures of noise."""
     folder.mkdir(exist_ok=True)
     for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 256, (24, 28, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         write_picture(Picture(pixels=pixels), folder / f"{number}.png")
     return folder
 

@@ -135,7 +135,7 @@ def test_identity_s_weights_are_trusted_when_asked_to_and_before_others_are_down
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         write_picture(Picture(pixels=pixels), folder / f"{number}.png")
     return folder
 

@@ -271,6 +271,12 @@ def test_a_face_at_the_border_keeps_its_colours_whatever_the_network_paints_beyo
 # Cut faces, and what is kept
 
 
+@pytest.mark.parametrize("side", [100, 256, 512, 900])
+def test_a_cut_face_keeps_its_colour_up_to_its_edge(side):
+    picture = Picture(pixels=np.full((side, side, 3), 20, np.uint8))
+    assert np.abs(faces_of(aligned=True)(picture).picture.pixels.astype(int) - 20).max() <= 1
+
+
 def test_a_cut_face_comes_out_at_the_networks_size():
     picture = Picture(pixels=(smooth((300, 300)) * 255).astype(np.uint8), meta={"xmp": b"x"})
     done = faces_of(aligned=True)(picture)

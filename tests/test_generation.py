@@ -3,9 +3,11 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from beside import basicsr
+from PIL import Image
 from runs import pictures
 from torch import nn
 
@@ -14,6 +16,8 @@ from restorer.networks.style_discriminator import StyleDiscriminatorConfig
 from restorer.networks.stylegan2 import StyleGAN2, StyleGAN2Config
 from restorer.training.build import build_parts, checked_traits, groups_of
 from restorer.training.checkpoint import load_run
+from restorer.training.data import Source
+from restorer.training.games import game_of
 from restorer.training.generation import Generation, path_lengths
 from restorer.training.loop import open_fabric, train
 from restorer.training.objective import Clock, Now, Rules, Turns, gan_step
@@ -163,9 +167,22 @@ def test_a_plain_network_learns_at_one_rate():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    data = pictures(tmp_path_factory.mktemp("data"), count=5)
+    data = pictures(tmp_path_factory.mktemp("data"), count=5, size=(16, 16))
     recipe = small(data)
     return recipe, train(recipe, tmp_path_factory.mktemp("run"), fabric=open_fabric(recipe, device="cpu"), say=str)
+
+
+@pytest.mark.parametrize("name", ["stylegan2_256", "gfpgan_512"])
+def test_a_part_of_a_larger_picture_is_not_taken_for_a_whole_one(name, tmp_path):
+    recipe = get_recipe(name)
+    side = recipe.data.crop
+    for number, size in enumerate(((side, side), (2 * side, 2 * side))):
+        Image.new("RGB", size).save(tmp_path / f"{number}.png")
+    config, traits = replace(recipe.data, high=str(tmp_path)), checked_traits(recipe)
+    source = Source(config, traits, seed=0, whole=game_of(recipe.weights).whole)
+    crops = [source.crops(position, np.random.default_rng(0))[0] for position in range(4)]
+    assert [crop.shape for crop in crops] == [(side, side, 3)] * 4
+    assert source.bad == 1
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_commands_run(reader, command):
     assert made is None or (reader / made[1]).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_commands_about_graphs_run_in_their_order(reader):
     for command in GRAPHS:
         made = re.search(r"-o (\S+)", command)

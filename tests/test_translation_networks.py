@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from translation_layouts import NORMS, ResNet, UNet, chain, drawn
 
 from restorer.errors import UnknownWeightsError, WeightsError
+from restorer.networks import pix2pix
 from restorer.networks.cyclegan import CycleGAN, CycleGANConfig
+from restorer.networks.discriminators import build_discriminator
 from restorer.networks.patch_discriminators import (
     MultiscaleDiscriminator,
     MultiscaleDiscriminatorConfig,
@@ -176,33 +178,26 @@ def test_doubling_convolutions_are_transposed_ones(dtype):
 # Dropout, start, refusals
 
 
-def test_dropout_is_off_at_rest_and_drawn_by_a_generator_when_asked():
-    network = drawn(Pix2Pix(Pix2PixConfig(features=4, levels=6))).eval()
-    x = native((2, 3, 64, 64))
-    with torch.no_grad():
-        still, again = network(x), network(x)
-        first, second, other = (network(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(still, again)
-    assert torch.equal(first, second)
-    assert not torch.allclose(first, still, atol=1e-3)
-    assert not torch.allclose(first, other, atol=1e-3)
-
-
-def test_dropout_keeps_half_and_doubles_it():
-    network = Pix2Pix(Pix2PixConfig(features=1, levels=2))
-    y = network.eval()._dropped(torch.ones(1, 8, 50, 50), torch.Generator().manual_seed(0))
-    assert set(y.unique().tolist()) == {0.0, 2.0}
-    assert y.mean().item() == pytest.approx(1, abs=0.05)
-
-
-def test_dropout_leaves_one_level_of_six_and_three_of_eight():
+def test_dropout_is_off_at_rest_and_leaves_one_level_of_six_and_three_of_eight(monkeypatch):
     for levels, expected in ((5, 0), (6, 1), (8, 3)):
-        network = Pix2Pix(Pix2PixConfig(features=1, levels=levels)).eval()
+        network = Pix2Pix(Pix2PixConfig(features=1, levels=levels))
         seen = []
-        network._dropped = lambda y, noise, seen=seen: seen.append(y.shape) or y
+        monkeypatch.setattr(pix2pix.F, "dropout", lambda y, share, on, seen=seen: seen.append((share, on)) or y)
         with torch.no_grad():
-            network(torch.zeros(1, 3, 2**levels, 2**levels))
-        assert len(seen) == expected
+            network.eval()(torch.zeros(1, 3, 2**levels, 2**levels))
+            network.train()(torch.zeros(2, 3, 2**levels, 2**levels))
+        assert seen == [(0.5, False)] * expected + [(0.5, True)] * expected
+
+
+@pytest.mark.parametrize("told", [False, "false"])
+def test_dropout_is_told_in_words_too(told):
+    network = Pix2Pix(Pix2PixConfig(features=1, levels=2, dropout=False))
+    assert load_weights(network.state_dict(), facts={"dropout": told}).config.dropout is False
+
+
+def test_a_foreign_file_with_a_key_like_a_level_is_no_pix2pix():
+    with pytest.raises(UnknownWeightsError):
+        load_weights({"model.model.1.model.1.conv.weight": torch.zeros(4, 4, 4, 4)})
 
 
 def test_networks_start_as_published():
@@ -238,11 +233,13 @@ def test_file_of_a_discriminator_is_refused_in_one_line(network):
 
 @pytest.mark.parametrize("name", ["model", "net"])
 def test_other_chains_stay_unknown(name):
-    published = {f"{name}.0.weight": torch.ones(4, 3, 4, 4), f"{name}.2.bias": torch.ones(1)}
+    published = {f"{name}.0.weight": torch.ones(4, 3, 4, 4), f"{name}.2.weight": torch.ones(1, 4, 4, 4)}
     with pytest.raises(WeightsError, match="a discriminator"):
         load_weights(published)
     with pytest.raises(UnknownWeightsError):
         load_weights(published | {f"{name}.0.weight": torch.ones(4, 3, 3, 3)})
+    with pytest.raises(UnknownWeightsError):  # a generator of transposed convolutions, from noise to colours
+        load_weights(published | {f"{name}.2.weight": torch.ones(4, 3, 4, 4)})
     with pytest.raises(UnknownWeightsError):
         load_weights(published | {"classifier.weight": torch.ones(2, 2)})
 
@@ -322,3 +319,16 @@ def test_multiscale_discriminator_sees_the_picture_and_smaller_ones():
     inside = F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 3, stride=2)
     count = F.avg_pool2d(F.pad(torch.ones_like(x), (1, 1, 1, 1)), 3, stride=2)
     assert torch.allclose(logits[1], network.scales[1](inside / count), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PatchDiscriminatorConfig(features=2, layers=layers, norm="instance") for layers in (1, 3)
+    ] + [MultiscaleDiscriminatorConfig(features=2, layers=2, scales=3)],
+)  # fmt: skip
+def test_the_least_side_is_enough_and_half_of_it_is_not(config):
+    judge = build_discriminator(config).train()
+    judge(torch.rand(1, 3, config.least, config.least))
+    with pytest.raises((ValueError, RuntimeError)):
+        judge(torch.rand(1, 3, config.least // 2, config.least // 2))

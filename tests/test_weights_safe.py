@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 from hostile import save_raw_safetensors
 from some_weights import refusal
 
 from restorer.weights.read import read_checkpoint
+from restorer.weights.safe import write_safetensors
 from restorer.weights.tensors import NAME_LIMIT
 
 ROW = '{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
@@ -55,3 +57,10 @@ def test_names_of_any_letters_are_read(tmp_path, name):
     """Also those that JSON spells as two halves, which stand for one letter together."""
     path = save_raw_safetensors(tmp_path / "a.safetensors", header_of(name, {"note": "\U0001f333"}), bytes(8))
     assert list(read_checkpoint(path).weights) == [name]
+
+
+def test_facts_hold_paths_that_are_no_text(tmp_path):
+    """Folders may be named so, and a run notes where its pictures are."""
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {"a": torch.zeros(2)}, {"data": "/foto/caf\udce9"})
+    assert read_checkpoint(path).facts["data"] == "/foto/caf\udce9"

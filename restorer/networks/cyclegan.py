@@ -149,13 +149,14 @@ def rename(weights: StateDict, facts: Facts) -> StateDict:
 
 
 def _is_discriminator(weights: StateDict) -> bool:
-    """One chain, `model` or `net`, whose first convolution has a side of 4 or 1, and nothing else."""
+    """One chain, `model` or `net`, from a convolution of side 4 or 1 to one logit for each patch, and nothing else."""
     for name in ("model", "net"):
         first = weights.get(f"{name}.0.weight")
         chain = all(
             re.fullmatch(rf"{name}\.\d+\.(weight|bias|running_\w+|num_batches_tracked)", key) for key in weights
         )
-        if first is not None and chain and first.ndim == 4 and first.shape[2:] in ((4, 4), (1, 1)):
+        kernels = [tensor for tensor in weights.values() if tensor.ndim == 4]
+        if first is not None and chain and kernels and first.shape[2:] in ((4, 4), (1, 1)) and len(kernels[-1]) == 1:
             return True
     return False
 

@@ -158,8 +158,18 @@ DiscriminatorConfig = (
 """What `build_discriminator` takes; the kind of the config says which."""
 
 
-class _Spec(NamedTuple):
-    config: type[DiscriminatorConfig]
+DISCRIMINATORS: Mapping[str, type[DiscriminatorConfig]] = {
+    "vgg": VGGDiscriminatorConfig,
+    "unet": UNetDiscriminatorConfig,
+    "style": StyleDiscriminatorConfig,
+    "patch": PatchDiscriminatorConfig,
+    "pixel": PixelDiscriminatorConfig,
+    "multiscale": MultiscaleDiscriminatorConfig,
+}
+"""Kind -> its config."""
+
+
+class _Kind(NamedTuple):
     build: Callable[[Any], nn.Module]
     """config -> discriminator with random weights."""
     rename: Callable[[StateDict], StateDict]
@@ -171,23 +181,21 @@ def _rename(weights: StateDict) -> StateDict:
     return rename_keys(weights, _PUBLISHED)
 
 
-_SPECS = {
-    "vgg": _Spec(VGGDiscriminatorConfig, VGGDiscriminator, _rename),
-    "unet": _Spec(UNetDiscriminatorConfig, UNetDiscriminator, _rename),
-    "style": _Spec(StyleDiscriminatorConfig, StyleDiscriminator, rename_style_discriminator),
-    "patch": _Spec(PatchDiscriminatorConfig, PatchDiscriminator, rename_patch_discriminator),
-    "pixel": _Spec(PixelDiscriminatorConfig, PixelDiscriminator, rename_patch_discriminator),
-    "multiscale": _Spec(MultiscaleDiscriminatorConfig, MultiscaleDiscriminator, rename_patch_discriminator),
+_KINDS: Mapping[str, _Kind] = {
+    "vgg": _Kind(VGGDiscriminator, _rename),
+    "unet": _Kind(UNetDiscriminator, _rename),
+    "style": _Kind(StyleDiscriminator, rename_style_discriminator),
+    "patch": _Kind(PatchDiscriminator, rename_patch_discriminator),
+    "pixel": _Kind(PixelDiscriminator, rename_patch_discriminator),
+    "multiscale": _Kind(MultiscaleDiscriminator, rename_patch_discriminator),
 }
-DISCRIMINATORS: Mapping[str, type[DiscriminatorConfig]] = {kind: spec.config for kind, spec in _SPECS.items()}
-"""Kind -> its config."""
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
     """Config -> discriminator with random weights."""
-    return _SPECS[config.kind].build(config)
+    return _KINDS[config.kind].build(config)
 
 
 def rename_discriminator(weights: StateDict, config: DiscriminatorConfig) -> StateDict:
     """Published names -> those here, for a discriminator of this config; others come back unchanged."""
-    return _SPECS[config.kind].rename(weights)
+    return _KINDS[config.kind].rename(weights)

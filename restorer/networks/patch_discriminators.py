@@ -1,7 +1,7 @@
 """pix2pix's and CycleGAN's discriminators: each logit judges one patch of the picture (arXiv:1611.07004, 1711.11585).
 
-Where they judge a pair, its two pictures stand behind each other as channels. Names are those of the published files,
-but that the pixel discriminator's chain is `net` there.
+Where they judge a pair, its two pictures stand behind each other as channels. Names of the first two are those of
+pix2pix's files, but that the pixel discriminator's chain is `net` there.
 Letters: N batch, C channels, H W sides of the picture.
 """
 
@@ -35,6 +35,11 @@ class PatchDiscriminatorConfig:
     def __post_init__(self) -> None:
         at_least_one(channels=self.channels, features=self.features, layers=self.layers)
         _check_norm(self.norm)
+
+    @property
+    def least(self) -> int:
+        """The smallest side of a picture whose last norm sees more than one place, and that gives a logit."""
+        return 3 * 2**self.layers
 
 
 class PatchDiscriminator(nn.Module):
@@ -94,7 +99,7 @@ class PixelDiscriminator(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiscaleDiscriminatorConfig:
-    """Numbers of pix2pixHD, which has three scales; SPADE has two, of four layers."""
+    """Numbers of pix2pixHD, which has three scales, but with pix2pix's padding; SPADE has two."""
 
     kind: Literal["multiscale"] = "multiscale"
     channels: int = 3
@@ -107,6 +112,11 @@ class MultiscaleDiscriminatorConfig:
     def __post_init__(self) -> None:
         at_least_one(channels=self.channels, features=self.features, layers=self.layers, scales=self.scales)
         _check_norm(self.norm)
+
+    @property
+    def least(self) -> int:
+        """The smallest side of a picture that is large enough at the smallest scale."""
+        return 3 * 2 ** (self.layers + self.scales - 1)
 
 
 class MultiscaleDiscriminator(nn.Module):

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorer.networks.layers import Rule, conv_shape, count_blocks, keys_like, leaky, rename_keys, without_wrapper
@@ -41,7 +41,7 @@ class Pix2PixConfig:
     """Halvings: 7 for pictures of 128 pixels, 9 for those of 512."""
     norm: NormName = "batch"
     dropout: bool = True
-    """Half of the activations on the way up are dropped in training, which is also the only noise."""
+    """Half of the activations on the way up are dropped in training."""
 
     def __post_init__(self) -> None:
         at_least_one(in_channels=self.in_channels, out_channels=self.out_channels, features=self.features)
@@ -86,8 +86,7 @@ class Pix2Pix(nn.Module):
             self.up.append(Step(UpConv(seen, out, bias=bias or level == 0), config.norm if level > 0 else "none", out))
         start_normal(self)
 
-    def forward(self, x: Tensor, noise: Generator | None = None) -> Tensor:
-        """`noise` draws what is dropped at rest; None drops nothing."""
+    def forward(self, x: Tensor) -> Tensor:
         seen = [self.down[0](x)]
         for step in self.down[1:]:
             seen.append(step(leaky(seen[-1])))
@@ -95,15 +94,9 @@ class Pix2Pix(nn.Module):
         for level in reversed(range(1, self.config.levels)):
             y = self.up[level](y)
             if self.config.dropout and _DROPPED_FROM <= level < self.config.levels - 1:
-                y = self._dropped(y, noise)
+                y = F.dropout(y, 0.5, self.training)
             y = F.relu_(torch.cat([seen.pop(), y], 1))
         return torch.tanh(self.up[0](y))
-
-    def _dropped(self, y: Tensor, noise: Generator | None) -> Tensor:
-        if self.training or noise is None:
-            return F.dropout(y, 0.5, self.training)
-        kept = torch.rand(y.shape, generator=noise, device=noise.device) < 0.5
-        return y * (2 * kept).to(y.device, y.dtype)
 
 
 def traits(config: Pix2PixConfig) -> Traits:
@@ -166,10 +159,10 @@ _NESTED = re.compile(r"model\.model\.(?:1\.model\.((?:3\.model\.){0,16}))?(\d)\.
 def rename(weights: StateDict, facts: Facts) -> StateDict:
     """Bring the published names, each level inside the one before, to the ones above."""
     bare = without_wrapper(weights)
-    if not any(key.startswith("model.model.1.model.1.") for key in bare):
+    last = max((_level(match) for key in bare if (match := _NESTED.fullmatch(key))), default=0)
+    if last == 0:
         return weights
     bare = without_old_statistics(bare)
-    last = max(_level(match) for key in bare if (match := _NESTED.fullmatch(key)))
     renamed = rename_keys(bare, [_rule(last)])
     return {
         key: as_shuffle(tensor) if re.fullmatch(r"up\.\d+\.conv\.weight", key) and _is_kernel(tensor) else tensor

@@ -163,7 +163,7 @@ def without_old_statistics(weights: StateDict) -> StateDict:
 def read_norm(weights: StateDict) -> NormName:
     """Tell the norm by keys: that of a batch has weights; of the others, only instance norm stands beside biases.
 
-    The first and the last layer's biases say nothing, since they may stand beside any norm.
+    The last layer's bias, pix2pix's `up.0`, says nothing, since it may stand beside any norm.
     """
     if any(re.search(r"\.norm\d?\.", key) for key in weights):
         return "batch"
@@ -172,8 +172,9 @@ def read_norm(weights: StateDict) -> NormName:
 
 
 def read_dropout(facts: Facts, default: bool) -> bool:
-    """Whether training drops activations: a fact, since no weight says so and, at rest, no output depends on it."""
+    """Whether training drops activations: a fact, as plain weights do not say and, at rest, nothing depends on it."""
     told = facts.get("dropout", default)
+    told = {"true": True, "false": False}.get(told, told) if isinstance(told, str) else told
     if not isinstance(told, bool):
         raise WeightsError(f"dropout must be true or false, got {told!r}")
     return told

@@ -55,6 +55,9 @@ def checked_traits(recipe: Recipe) -> Traits:
         raise UsageError(reason)
     if isinstance(recipe.discriminator, UNetDiscriminatorConfig) and recipe.data.crop % 8:
         raise UsageError(f"this discriminator takes sides that are multiples of 8, data.crop is {recipe.data.crop}")
+    least = getattr(recipe.discriminator, "least", 1)
+    if recipe.data.crop < least:
+        raise UsageError(f"this discriminator takes pictures of side {least} or more, data.crop is {recipe.data.crop}")
     return traits
 
 

@@ -330,4 +330,5 @@ FACE_RESTORATION = Game(
     columns=_columns,
     caption="What the network is given, what its average makes of it, the truth.",
     discriminator=_discriminator,
+    whole=True,
 )

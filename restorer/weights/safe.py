@@ -103,10 +103,11 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[
     write_whole(path, [len(lead).to_bytes(8, "little"), lead, *(_bytes(tensor) for tensor in dense.values())])
 
 
-def _parse(text: bytes) -> dict[str, object]:
+def _parse(text: bytes, *, is_header: bool = True) -> dict[str, object]:
     """Read a JSON object; a key given twice, an endless one, NaN, half letters and endless nesting are refused."""
+    hook = _unique_texts if is_header else _unique
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=hook, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise damaged("its header is not JSON") from None
     if not isinstance(header, dict):
@@ -118,13 +119,20 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise WeightsError("names one thing twice in its header; it is damaged or hostile")
-    for name, value in pairs:
+    for name, _ in pairs:
         if len(name) > NAME_LIMIT:
             raise damaged(f"its header has a name of {len(name):,} letters; at most {NAME_LIMIT:,} are read")
-        for text in (name, value):
-            if isinstance(text, str) and _HALF_LETTER.search(text):
-                raise damaged(f"'{shown(text)}' in its header is no text")
+        if _HALF_LETTER.search(name):
+            raise damaged(f"'{shown(name)}' in its header is no text")
     return table
+
+
+def _unique_texts(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """As `_unique`; values must be text, too, as those of facts need not: they may be paths that are none."""
+    for _, value in pairs:
+        if isinstance(value, str) and _HALF_LETTER.search(value):
+            raise damaged(f"'{shown(value)}' in its header is no text")
+    return _unique(pairs)
 
 
 def _no_constant(name: str) -> object:
@@ -179,7 +187,7 @@ def _check_hashes(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
     for name, tensor in weights.items():
         if hashes[name] != _hash(tensor):
             raise damaged(f"the hash of tensor '{shown(name)}' is wrong")
-    return _parse(metadata[_FACTS].encode())
+    return _parse(metadata[_FACTS].encode(), is_header=False)
 
 
 def _hash(tensor: Tensor) -> str:

@@ -76,10 +76,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
         asked.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
-        with suppress(OSError):
-            os.write(
-                sys.stderr.fileno(), b"restorer: stopping when this step is over; once more to stop at once\n"
-            )  # amid any other line
+        line = b"restorer: stopping when this step is over; once more to stop at once\n"
+        with suppress(OSError, AttributeError):  # there may be no screen; if there is, amid any other line
+            os.write(sys.stderr.fileno(), line)
 
     for number, handler in before.items():
         if callable(handler):  # one that is ignored stays so

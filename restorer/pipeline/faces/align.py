@@ -80,10 +80,11 @@ def within(matrix: Matrix, size: tuple[int, int], side: int = SIDE) -> NDArray[n
     return inside
 
 
-def aligned(pixels: Pixels, matrix: Matrix, side: int = SIDE) -> NDArray[np.float32]:
+def aligned(pixels: Pixels, matrix: Matrix, side: int = SIDE, *, is_cut: bool = False) -> NDArray[np.float32]:
     """(h, w, 1 or 3) of any depth -> (side, side, 3) in [0, 1]: the face that `matrix` brings to `side` pixels.
 
-    A face larger than that is averaged down first, so that nothing flickers; a smaller one is interpolated linearly.
+    Around the picture is grey, OUTSIDE; around a picture that `is_cut` to its face, more of its edge. A larger face is
+    averaged down first, so that nothing flickers; a smaller one is interpolated linearly.
     """
     cv2 = opencv()
     height, width = pixels.shape[:2]
@@ -106,6 +107,11 @@ def aligned(pixels: Pixels, matrix: Matrix, side: int = SIDE) -> NDArray[np.floa
     part = (part.astype(np.float32) / np.float32(PEAKS[pixels.dtype.name])).clip(0, 1)
     part = np.repeat(part, 3, axis=2) if part.shape[2] == 1 else part
     face = cv2.warpAffine(
-        part, inside, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=OUTSIDE
+        part,
+        inside,
+        (side, side),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE if is_cut else cv2.BORDER_CONSTANT,
+        borderValue=OUTSIDE,
     )
     return np.asarray(face, np.float32).clip(0, 1)

@@ -252,7 +252,7 @@ def restore_faces(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings:
 @torch.inference_mode()
 def _restored(pixels: Pixels, faces: Sequence[Face], tools: Tools, settings: FaceSettings) -> list[Restored]:
     matrices = [_to_side(_known(face), tools.side) for face in faces]
-    crops = [aligned(pixels, matrix, tools.side) for matrix in matrices]
+    crops = [aligned(pixels, matrix, tools.side, is_cut=settings.aligned) for matrix in matrices]
     x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(tools.engine.device)
     y = tools.engine.run({"image": x})["image"]
     good = [

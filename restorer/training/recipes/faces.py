@@ -47,7 +47,8 @@ def gfpgan_512() -> Recipe:
 def gfpgan_512_tiny() -> Recipe:
     """The same game at 64 pixels, painter and all from nothing, through EfficientNet-Lite0: 40 minutes on one core.
 
-    Blur and shrinking are an eighth and half of the published, as the faces are small; colours stay.
+    Blur and shrinking are an eighth and half of the published, as the faces are small; colours stay. Identity and the
+    terms of style are left out.
     """
     widths = (64, 64, 64, 48, 32)
     blur = BlurConfig(kinds=(0.5, 0.5, 0, 0, 0, 0), sides=(9,), sigma=(0.1, 1.5), sinc=0.0)
