@@ -53,7 +53,7 @@ def test_path_lengths_in_bfloat16_are_within_a_few_per_cent():
         rng.manual_seed(1)
         with each():
             styles = network.styles(torch.randn(8, 64, generator=rng))
-            made = network.painted(styles, network.fresh_noise(8, rng))
+            made = network.painted(styles, network.synthesis.fresh_noise(8, rng))
             found.append(path_lengths(made, styles, rng).detach())
     half, exact = found
     assert ((half / exact - 1).abs() < 0.04).all() and (half.mean() / exact.mean() - 1).abs() < 0.015

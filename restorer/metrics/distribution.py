@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from restorer.errors import DataError
+from restorer.metrics.features import lite0_features
 from restorer.networks.features import Features
-from restorer.weights.feature_weights import LITE0, feature_weights
-from restorer.weights.read import read_checkpoint
 
 LAYER = "block16"
 """The last one, of 320 channels, each pixel of which stands for 32x32 of the picture."""
@@ -23,7 +22,7 @@ _AT_ONCE = 16
 
 def open_pooled() -> Features:
     """EfficientNet-Lite0, whose weights a package brings, up to its last layer."""
-    return Features("efficientnet_lite0", (LAYER,), read_checkpoint(feature_weights(LITE0)).weights)
+    return lite0_features((LAYER,))
 
 
 def pooled_features(pictures: Tensor, features: Features) -> Tensor:

@@ -58,10 +58,14 @@ class FeatureDistance:
         return torch.stack(distances).sum(0)
 
 
+def lite0_features(layers: Sequence[str]) -> Features:
+    """These layers of EfficientNet-Lite0, whose weights a package brings."""
+    return Features("efficientnet_lite0", layers, read_checkpoint(feature_weights(LITE0)).weights)
+
+
 def open_lite0() -> FeatureDistance:
-    """By EfficientNet-Lite0, whose weights a package brings; all channels count alike. It is not LPIPS."""
-    weights = read_checkpoint(feature_weights(LITE0)).weights
-    return FeatureDistance(Features("efficientnet_lite0", LITE0_LAYERS, weights))
+    """By EfficientNet-Lite0; all channels count alike. It is not LPIPS."""
+    return FeatureDistance(lite0_features(LITE0_LAYERS))
 
 
 def open_lpips(network: str, *, trust_first_use: bool = False) -> FeatureDistance:

@@ -17,6 +17,7 @@ from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_lea
 from restorer.networks.translation_layers import (
     DownConv,
     MirrorConv,
+    NormedConv,
     NormName,
     UpConv3,
     norm,
@@ -52,16 +53,11 @@ class CycleGANConfig:
             raise ValueError(f"norm must be instance or batch, got {self.norm}")
 
 
-class Layer(nn.Module):
+class Layer(NormedConv):
     """(N, Cin, H, W) -> (N, Cout, H', W'): a convolution, a norm, ReLU."""
 
-    def __init__(self, conv: nn.Module, name: NormName, channels: int) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = norm(name, channels)
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(self.norm(self.conv(x)))
+        return F.relu_(super().forward(x))
 
 
 class ResidualBlock(nn.Module):

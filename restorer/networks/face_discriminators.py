@@ -6,11 +6,10 @@ Weights are plain, as in `style_layers`. Letters: N batch, h w sides of what is 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restorer.networks.layers import Conv, leaky
 from restorer.networks.spec import at_least_one
-from restorer.networks.style_layers import GAIN, filtered
+from restorer.networks.style_layers import GAIN, HalvingConv
 from restorer.networks.style_rates import layer_rates, rates_of, start_equalised
 
 
@@ -35,9 +34,9 @@ class ComponentDiscriminator(nn.Module):
         super().__init__()
         f = config.features
         self.conv1 = Conv(3, f)
-        self.conv2 = Conv(f, 2 * f)
+        self.conv2 = HalvingConv(f, 2 * f)
         self.conv3 = Conv(2 * f, 2 * f)
-        self.conv4 = Conv(2 * f, 4 * f)
+        self.conv4 = HalvingConv(2 * f, 4 * f)
         self.conv5 = Conv(4 * f, 4 * f)
         self.last = Conv(4 * f, 1)
         start_equalised(self, self.rates())
@@ -48,15 +47,10 @@ class ComponentDiscriminator(nn.Module):
     def judged(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(N, 3, h, w) -> logits, and the features (N, 2F, h/2, w/2) and (N, 4F, h/4, w/4) that styles are told by."""
         y = leaky(self.conv1(2 * x - 1))
-        fine = leaky(self.conv3(leaky(_halving(self.conv2, y))))
-        coarse = leaky(self.conv5(leaky(_halving(self.conv4, fine))))
+        fine = leaky(self.conv3(leaky(self.conv2(y))))
+        coarse = leaky(self.conv5(leaky(self.conv4(fine))))
         return self.last(coarse), (fine, coarse)
 
     def rates(self) -> dict[str, float]:
         """Name of each parameter -> factor of its learning rate, as published equalised ones learn."""
         return rates_of(self, [*layer_rates(r"conv\d\.", gain=GAIN), *layer_rates(r"last\.")])
-
-
-def _halving(conv: Conv, x: Tensor) -> Tensor:
-    """(N, Cin, h, w) -> (N, Cout, h/2, w/2): filtered, then every second pixel convolved."""
-    return F.conv2d(filtered(x.to(conv.weight.dtype), pad=2), conv.weight, conv.bias, stride=2)

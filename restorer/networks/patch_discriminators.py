@@ -13,12 +13,7 @@ from torch.nn import functional as F
 
 from restorer.networks.layers import rename_keys, without_wrapper
 from restorer.networks.spec import StateDict, at_least_one
-from restorer.networks.translation_layers import NORMS, NormName, start_normal, without_old_statistics
-
-
-def _check_norm(name: str) -> None:
-    if name not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name}")
+from restorer.networks.translation_layers import NormName, check_norm, start_normal, without_old_statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +29,7 @@ class PatchDiscriminatorConfig:
 
     def __post_init__(self) -> None:
         at_least_one(channels=self.channels, features=self.features, layers=self.layers)
-        _check_norm(self.norm)
+        check_norm(self.norm)
 
     @property
     def least(self) -> int:
@@ -74,7 +69,7 @@ class PixelDiscriminatorConfig:
 
     def __post_init__(self) -> None:
         at_least_one(channels=self.channels, features=self.features)
-        _check_norm(self.norm)
+        check_norm(self.norm)
 
 
 class PixelDiscriminator(nn.Module):
@@ -111,7 +106,7 @@ class MultiscaleDiscriminatorConfig:
 
     def __post_init__(self) -> None:
         at_least_one(channels=self.channels, features=self.features, layers=self.layers, scales=self.scales)
-        _check_norm(self.norm)
+        check_norm(self.norm)
 
     @property
     def least(self) -> int:

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from restorer.networks.layers import Rule, conv_shape, count_blocks, keys_like, leaky, rename_keys, without_wrapper
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 from restorer.networks.translation_layers import (
-    NORMS,
     DownConv,
+    NormedConv,
     NormName,
     UpConv,
     as_shuffle,
-    norm,
+    check_norm,
     read_dropout,
     read_norm,
     start_normal,
@@ -47,25 +47,12 @@ class Pix2PixConfig:
         at_least_one(in_channels=self.in_channels, out_channels=self.out_channels, features=self.features)
         if not 2 <= self.levels <= 12:
             raise ValueError(f"levels must be from 2 to 12, got {self.levels}")
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm}")
+        check_norm(self.norm)
 
     @property
     def widths(self) -> list[int]:
         """Channels of each level on the way down."""
         return [self.features * min(2**level, 8) for level in range(self.levels)]
-
-
-class Step(nn.Module):
-    """(N, Cin, h, w) -> (N, Cout, h', w'): a convolution and a norm."""
-
-    def __init__(self, conv: nn.Module, name: NormName, channels: int) -> None:
-        super().__init__()
-        self.conv = conv
-        self.norm = norm(name, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
 
 
 class Pix2Pix(nn.Module):
@@ -79,11 +66,13 @@ class Pix2Pix(nn.Module):
         for level, width in enumerate(widths):
             into = config.in_channels if level == 0 else widths[level - 1]
             self.down.append(
-                Step(DownConv(into, width, 4, bias=bias), config.norm if 0 < level < last else "none", width)
+                NormedConv(DownConv(into, width, 4, bias=bias), config.norm if 0 < level < last else "none", width)
             )
             out = config.out_channels if level == 0 else widths[level - 1]
             seen = width if level == last else 2 * width
-            self.up.append(Step(UpConv(seen, out, bias=bias or level == 0), config.norm if level > 0 else "none", out))
+            self.up.append(
+                NormedConv(UpConv(seen, out, bias=bias or level == 0), config.norm if level > 0 else "none", out)
+            )
         start_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:

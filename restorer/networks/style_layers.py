@@ -136,6 +136,11 @@ class Synthesis(nn.Module):
         """-> the noise that is part of the weights, (1, 1, h, w) for each layer."""
         return [self.get_buffer(f"noise_{index}") for index in range(len(self.layers))]
 
+    def fresh_noise(self, count: int, rng: torch.Generator | None = None) -> list[Tensor]:
+        """-> new noise for `count` pictures, (count, 1, h, w) for each layer."""
+        stored = self.stored_noise()
+        return [torch.randn((count, *each.shape[1:]), generator=rng, device=each.device) for each in stored]
+
     @property
     def styles(self) -> int:
         """L, how many styles a picture has."""

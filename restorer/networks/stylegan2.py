@@ -109,13 +109,8 @@ class StyleGAN2(nn.Module):
     def painted(self, styles: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         """(N, L, S) -> (N, 3, side, side); `noise` None is the stored one, in training new."""
         if noise is None and self.training:
-            noise = self.fresh_noise(len(styles))
+            noise = self.synthesis.fresh_noise(len(styles))
         return self.synthesis(styles, noise=noise)
-
-    def fresh_noise(self, count: int, rng: torch.Generator | None = None) -> list[Tensor]:
-        """-> (count, 1, h, w) for each layer."""
-        stored = self.synthesis.stored_noise()
-        return [torch.randn((count, *each.shape[1:]), generator=rng, device=each.device) for each in stored]
 
     def no_noise(self) -> list[Tensor]:
         """-> zeros (1, 1, h, w) for each layer."""

@@ -22,6 +22,12 @@ _BLOCK = 2**18
 _STATISTICS = re.compile(r"(.*)\.(running_mean|running_var|num_batches_tracked)")
 
 
+def check_norm(name: str) -> None:
+    """Refuse a norm that is none of `NORMS`."""
+    if name not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name}")
+
+
 class InstanceNorm(nn.Module):
     """(N, C, H, W) -> same: each channel of each picture with mean 0 and variance 1 (arXiv:1607.08022)."""
 
@@ -45,6 +51,18 @@ def norm(name: NormName, channels: int) -> nn.Module:
     if name == "batch":
         return PictureNorm(channels)
     return InstanceNorm() if name == "instance" else nn.Identity()
+
+
+class NormedConv(nn.Module):
+    """(N, Cin, H, W) -> (N, Cout, H', W'): a convolution and a norm."""
+
+    def __init__(self, conv: nn.Module, name: NormName, channels: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = norm(name, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
 
 
 def normalised(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:

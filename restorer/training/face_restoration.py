@@ -27,7 +27,7 @@ from restorer.training.adversary import Adversary
 from restorer.training.feature_losses import looking_through
 from restorer.training.game import Game
 from restorer.training.objective import Batch, Now, Objective, Penalty, Player, Terms
-from restorer.training.super_resolution import pairs_of, refusal_of_pairs
+from restorer.training.super_resolution import RESTORATION, pairs_of, refusal_of_pairs
 from restorer.weights.find import find_weights
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ class FaceRestoration(Objective):
         The painter's noise is drawn anew, as published.
         """
         generator = self._generator
-        noise = [
-            torch.randn((len(batch["low"]), *each.shape[1:]), generator=now.rng, device=each.device)
-            for each in generator.painter.stored_noise()
-        ]
+        noise = generator.painter.fresh_noise(len(batch["low"]), now.rng)
         face, features = generator.painted(_spread(batch["low"]), noise)
         made = {"fake": _narrow(face)}
         if self._pyramid_counts(now):
@@ -328,7 +325,7 @@ FACE_RESTORATION = Game(
     objective=_objective,
     pair=pairs_of,
     columns=_columns,
-    caption="What the network is given, what its average makes of it, the truth.",
+    caption=RESTORATION.caption,
     discriminator=_discriminator,
     whole=True,
 )

@@ -122,7 +122,7 @@ class Generation(Objective):
         return torch.where(mixes & fine, other, one)
 
     def _painted(self, styles: Tensor, now: Now) -> Tensor:
-        return self._generator.painted(styles, self._generator.fresh_noise(len(styles), now.rng))
+        return self._generator.painted(styles, self._generator.synthesis.fresh_noise(len(styles), now.rng))
 
     def _path_length(self, batch: Batch, now: Now) -> Tensor:
         """How unevenly pictures move with their styles, for a part of the batch, which is drawn anew."""

@@ -22,6 +22,8 @@ PROGRAM_LIMIT = 64 * 2**20
 STEP_LIMIT = 1_000_000
 """Most instructions of one program; a tensor takes about 30."""
 _INTEGER_LIMIT = 2**63
+_PAIRS = 10_000
+"""Most pairs of one ordered dictionary; larger ones are filled step by step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,12 +228,10 @@ def _make_parameter(arguments: tuple[object, ...]) -> StoredTensor:
 def _make_dict(arguments: tuple[object, ...]) -> dict[object, object]:
     """Stand in for OrderedDict() and OrderedDict([(key, value), ...])."""
     pairs = arguments[0] if arguments else []
-    if len(arguments) > 1 or not isinstance(pairs, list) or len(pairs) > 10_000:
-        pairs = [None]  # no pair, as the loop says
+    if len(arguments) > 1 or not isinstance(pairs, list) or len(pairs) > _PAIRS or {*map(type, pairs)} - {list, tuple}:
+        raise damaged("a dictionary is made of something else than pairs")
     made: dict[object, object] = {}
     for pair in pairs:
-        if not isinstance(pair, list | tuple):
-            raise damaged("a dictionary is made of something else than pairs")
         _fill(made, list(pair))
     return made
 
