@@ -35,8 +35,8 @@ def main() -> int:
     files = [file for source in sources for file in (sorted(source.iterdir()) if source.is_dir() else [source])]
     kept = left = 0
     for file in (file for file in files if file.suffix.lower() in READABLE):
-        for number, tile in enumerate(_all_tiles(_rgb(read_picture(file).pixels))):
-            if _detail(tile) < DETAIL:
+        for number, tile in enumerate(_all_tiles(rgb(read_picture(file).pixels))):
+            if detail(tile) < DETAIL:
                 left += 1
                 continue
             path = out / f"{file.stem}-{number:02d}.png"
@@ -48,7 +48,8 @@ def main() -> int:
     return 0
 
 
-def _rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+def rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """(H, W, 1 or 3) -> (H, W, 3)."""
     if pixels.dtype != np.uint8:
         sys.exit("only 8-bit photos are cut into tiles; leave the others out")
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
@@ -57,14 +58,14 @@ def _rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
 def _all_tiles(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     height, width = pixels.shape[:2]
     if max(height, width) <= LARGE:
-        return _tiles(pixels)
+        return tiles(pixels, SIDE)
     small = (resize(pixels, (height // times, width // times), kernel="area") for times in (2, 4))
-    return [tile for each in small for tile in _tiles(np.rint(each).clip(0, 255).astype(np.uint8))]
+    return [tile for each in small for tile in tiles(np.rint(each).clip(0, 255).astype(np.uint8), SIDE)]
 
 
-def _tiles(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Of equal sides near `SIDE`, side by side; a picture smaller than two stays whole."""
-    rows, columns = (max(1, side // SIDE) for side in pixels.shape[:2])
+def tiles(pixels: NDArray[np.uint8], near: int) -> list[NDArray[np.uint8]]:
+    """(H, W, 3) -> tiles of equal sides `near` or a little more; a picture smaller than two stays whole."""
+    rows, columns = (max(1, side // near) for side in pixels.shape[:2])
     return [
         np.ascontiguousarray(tile)
         for strip in np.array_split(pixels, rows, axis=0)
@@ -72,7 +73,8 @@ def _tiles(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _detail(tile: NDArray[np.uint8]) -> float:
+def detail(tile: NDArray[np.uint8]) -> float:
+    """(H, W, 3) -> mean difference between neighbouring pixels, in levels."""
     grey = tile.astype(np.float32).mean(axis=2)
     return float((np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2)
 

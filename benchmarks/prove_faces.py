@@ -20,6 +20,7 @@ Sheets of faces are written into the folder of the run: the set has no licence t
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ SEED = 2_000_000
 COLUMNS, ROWS = 4, 8
 """Of the samples of one checkpoint; the sheet of restored faces has as many rows."""
 AT_ONCE = 20
+CALLED = re.compile(r"s\d+_\d+")
+"""How `prepare` calls a face: its person's number, and its own."""
 NAMES = {"frechet_lite0": "Fréchet-lite0", "kernel_lite0": "kernel-lite0"}
 OURS, THEIRS = "#1b6ca8", "#b4552d"
 
@@ -184,13 +187,20 @@ def curve_report(result: Result) -> list[str]:
 
 def restored(options: argparse.Namespace) -> None:
     """Scores of degraded faces as they are and restored, and a sheet of some of them."""
+    if not options.checkpoints.exists():
+        sys.exit(f"{options.checkpoints}: does not exist; give the folder of a run, or a file in it")
     path = latest(options.checkpoints) if options.checkpoints.is_dir() else options.checkpoints
     if path is None:
         sys.exit(f"{options.checkpoints}: holds no whole checkpoint; give the folder of a run, or a file in it")
+    if not (path.parent / "recipe.json").is_file():
+        sys.exit(f"{path}: has no recipe.json beside it; give a file in the folder of its run")
     degradation = get_recipe(str(path.parent / "recipe.json")).degradation
     if not isinstance(degradation, FaceDegradationConfig):
         sys.exit(f"{path.parent}: was not trained on degraded faces; give a run with degradation.kind=face")
     files = faces_of(options.held)
+    for file in files:
+        if not CALLED.fullmatch(file.stem):
+            sys.exit(f"{file}: its name says no person; give held/ of `prepare`, whose faces are called sPP_NN.png")
     truth = read_faces(files)
     seeds = range(SEED, SEED + len(truth))
     given = degrade_face_batch(truth, seeds, degradation)
@@ -246,15 +256,25 @@ def restored_report(result: Result) -> list[str]:
 
 def faces_of(folder: Path) -> list[Path]:
     """The pictures of a folder, by name."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE) if folder.is_dir() else []
+    if not folder.is_dir():
+        sys.exit(f"{folder}: is no folder; `prepare` makes folders of faces")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READABLE)
     if not files:
         sys.exit(f"{folder}: holds no pictures; `prepare` makes such folders")
     return files
 
 
 def read_faces(files: list[Path]) -> Tensor:
-    """Files of one size -> (N, 3, H, W) in [0, 1]."""
-    faces = [torch.from_numpy(read_picture(file).pixels).permute(2, 0, 1).expand(3, -1, -1) for file in files]
+    """Files of one size and 8 bits -> (N, 3, H, W) in [0, 1]."""
+    faces: list[Tensor] = []
+    for file in files:
+        pixels = read_picture(file).pixels
+        if pixels.dtype != np.uint8:
+            sys.exit(f"{file}: holds {pixels.dtype} samples; give faces of 8 bits")
+        faces.append(torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1))
+        if faces[-1].shape != faces[0].shape:
+            sizes = [f"{face.shape[2]}x{face.shape[1]}" for face in (faces[-1], faces[0])]
+            sys.exit(f"{file}: is {sizes[0]}, and {files[0].name} is {sizes[1]}; give faces of one size")
     return torch.stack(faces).float() / 255
 
 

@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from restorer.api import FaceResult, Faces, Restorer, enhance, restore_faces
+    from restorer.api import FaceResult, Faces, Restorer, Translator, enhance, restore_faces, translate
     from restorer.errors import RestorerError
     from restorer.pipeline.picture import Picture, read_frames, read_picture, write_picture
-    from restorer.pipeline.settings import FaceSettings, UpscaleSettings
+    from restorer.pipeline.settings import FaceSettings, TranslateSettings, UpscaleSettings
 
 _HOMES = {
     "FaceResult": "restorer.api",
@@ -16,11 +16,14 @@ _HOMES = {
     "Picture": "restorer.pipeline.picture",
     "Restorer": "restorer.api",
     "RestorerError": "restorer.errors",
+    "TranslateSettings": "restorer.pipeline.settings",
+    "Translator": "restorer.api",
     "UpscaleSettings": "restorer.pipeline.settings",
     "enhance": "restorer.api",
     "read_frames": "restorer.pipeline.picture",
     "read_picture": "restorer.pipeline.picture",
     "restore_faces": "restorer.api",
+    "translate": "restorer.api",
     "write_picture": "restorer.pipeline.picture",
 }
 
@@ -31,11 +34,14 @@ __all__ = [
     "Picture",
     "Restorer",
     "RestorerError",
+    "TranslateSettings",
+    "Translator",
     "UpscaleSettings",
     "enhance",
     "read_frames",
     "read_picture",
     "restore_faces",
+    "translate",
     "write_picture",
 ]
 __version__ = "0.1.0"

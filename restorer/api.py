@@ -27,11 +27,14 @@ from restorer.pipeline.faces.choose import Face
 from restorer.pipeline.faces.tools import open_tools
 from restorer.pipeline.faces.work import AlignedWork, FaceWork, Tools
 from restorer.pipeline.kinds import through_array, through_pil, warn_of_bytes, worked
+from restorer.pipeline.labels import read_palette
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.pipeline.plain import Plain
 from restorer.pipeline.restore import Progress, Upscale
-from restorer.pipeline.settings import NO_MODEL, SMALLEST_TILE, FaceSettings, UpscaleSettings
+from restorer.pipeline.settings import NO_MODEL, SMALLEST_TILE, FaceSettings, TranslateSettings, UpscaleSettings
 from restorer.pipeline.tensors import restore_tensor
+from restorer.pipeline.translate import Translation
+from restorer.weights.directions import model_for
 from restorer.weights.find import find_weights
 from restorer.weights.read import is_onnx, read_checkpoint
 from restorer.weights.records import partners
@@ -39,6 +42,8 @@ from restorer.weights.records import partners
 log = logging.getLogger(__name__)
 DEFAULTS, FACE_DEFAULTS = UpscaleSettings(), FaceSettings()
 MOST_AT_ONCE = 16
+COMMANDS = {"upscale": "upscale", "restore": "upscale", "face": "faces", "translate": "translate"}
+"""Task of a network -> the command that takes it."""
 
 
 def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None) -> Model:
@@ -86,7 +91,7 @@ class Restorer:
             return cls(_of_file(path, settings), settings)
         loaded = open_model(settings.model, facts=settings.facts, denoise=settings.denoise)
         if loaded.spec.task not in ("upscale", "restore"):
-            raise UsageError(f"{settings.model} is a '{loaded.spec.task}' network; this command takes 'upscale' ones")
+            raise UsageError(_other_command(settings.model, loaded.spec.task))
         engine = open_engine(loaded, kind=settings.engine, device=settings.device, precision=settings.precision)
         return cls(engine, settings)
 
@@ -100,7 +105,7 @@ class Restorer:
 
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
         """Picture -> Picture of the size the settings ask for; depth, alpha, profile and metadata are kept."""
-        return worked(self.plan(picture), picture, progress)
+        return worked(self.plan(picture), progress)
 
     def __call__(self, x: Any) -> Any:
         """A picture of any kind -> the same kind, larger."""
@@ -180,7 +185,7 @@ class Faces:
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> FaceResult:
         """Picture -> the picture with its faces restored; depth, alpha, profile and metadata are kept."""
         work = self.plan(picture)
-        done = worked(work, picture, progress)
+        done = worked(work, progress)
         return FaceResult(picture=done, faces=tuple(work.faces))
 
     def __call__(self, x: Any) -> FaceResult:
@@ -204,6 +209,68 @@ class Faces:
         )
 
 
+class Translator:
+    """A network that translates, ready to run: call it with pictures, as a Restorer. Sizes stay."""
+
+    def __init__(self, engine: Engine, settings: TranslateSettings) -> None:
+        if not {engine.traits.in_channels, engine.traits.out_channels} <= {1, 3} or engine.traits.scale != 1:
+            raise UsageError(
+                f"this network makes {engine.traits.out_channels} channels of {engine.traits.in_channels}, at "
+                f"{engine.traits.scale} times the size; translate takes pictures of 1 or 3, and keeps their size"
+            )
+        self.engine, self.settings = engine, settings
+        self._palette = read_palette(settings.palette) if settings.palette else None
+
+    @classmethod
+    def open(cls, model: str | Path | None = None, *, settings: TranslateSettings) -> "Translator":
+        """Find the weights, of the direction asked for, recognise their network, choose device and precision."""
+        if model is not None:
+            settings = replace(settings, model=str(model))
+        name = model_for(settings.model, settings.direction, pair=settings.pair)
+        how = settings.finishing
+        if is_onnx(path := find_weights(name).path):
+            return cls(_of_file(path, how), settings)
+        noise = {} if settings.noise is None else {"noise": settings.noise}
+        loaded = open_model(name, facts={**settings.facts, **noise})
+        if loaded.spec.task != "translate":
+            raise UsageError(_other_command(name, loaded.spec.task))
+        kind = "eager" if settings.engine == "auto" and loaded.spec.walk is not None else settings.engine
+        return cls(open_engine(loaded, kind=kind, device=settings.device, precision=settings.precision), settings)
+
+    def plan(self, picture: Picture) -> Translation:
+        """What would be done to a picture, or is about to be."""
+        if picture.pixels.dtype == np.float32:
+            _check_finite(picture)
+        if self.engine.eight_bit and picture.pixels.dtype != np.uint8:
+            log.warning("this graph takes and gives 8 bits, so deeper pictures lose detail; export without --with-io")
+        return Translation(picture, self.engine, self.settings, palette=self._palette)
+
+    def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
+        """Picture -> Picture of its size; depth, alpha and metadata are kept, and the profile where it still fits."""
+        return worked(self.plan(picture), progress)
+
+    def __call__(self, x: Any) -> Any:
+        """A PIL image, an array, a list of them -> the same kind; a path, bytes or a Picture -> a Picture."""
+        if isinstance(x, list | tuple):
+            return [self(item) for item in x]
+        if isinstance(x, Picture):
+            return self.restore(x)
+        if isinstance(x, np.ndarray):
+            return through_array(x, self.restore)
+        if isinstance(x, str | Path | bytes):
+            return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
+        if isinstance(x, Image.Image):
+            return through_pil(x, self.restore)
+        raise PictureError(
+            f"cannot translate {type(x).__name__}; give a PIL image, an array (H, W, C), bytes or a path"
+        )
+
+
+def translate(x: Any, *, model: str | Path, settings: TranslateSettings | None = None) -> Any:
+    """A picture of any kind -> the same kind, translated: `Translator.open(model, settings=settings)(x)`."""
+    return Translator.open(model, settings=settings or TranslateSettings(model=str(model)))(x)
+
+
 def restore_faces(x: Any, *, model: str | Path | None = None, settings: FaceSettings = FACE_DEFAULTS) -> FaceResult:
     """A picture of any kind -> the same with its faces restored: `Faces.open(model, settings=settings)(x)`."""
     return Faces.open(model, settings=settings)(x)
@@ -212,6 +279,12 @@ def restore_faces(x: Any, *, model: str | Path | None = None, settings: FaceSett
 def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSettings = DEFAULTS) -> Any:
     """A picture of any kind -> the same kind, larger: `Restorer.open(model, settings=settings)(x)`."""
     return Restorer.open(model, settings=settings)(x)
+
+
+def _other_command(name: str, task: str) -> str:
+    command = COMMANDS.get(task)
+    cure = f"use it with: restorer {command}" if command else "no command takes it by itself"
+    return f"{name} is a '{task}' network; {cure}"
 
 
 def _foreign(name: str | Path, weights: StateDict, facts: Mapping[str, object]) -> Model | None:

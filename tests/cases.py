@@ -22,6 +22,7 @@ from restorer.networks.spec import Traits, get_spec
 from restorer.networks.srgan import SRGAN, SRGANConfig
 from restorer.networks.style_layers import ModulatedConv, StyleConv
 from restorer.networks.stylegan2 import StyleGAN2Config
+from restorer.networks.whitebox import WhiteboxConfig
 
 Shape = tuple[int, ...]
 
@@ -140,6 +141,7 @@ CASES = [
         facts={"dropout": True},
         bf16_db=48,
     ),
+    Case("whitebox", WhiteboxConfig(features=4, blocks=1), (2, 3, 12, 16), (2, 3, 12, 16)),
 ]
 
 

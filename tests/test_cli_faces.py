@@ -112,6 +112,65 @@ def test_cut_faces_come_out_at_the_networks_size(here):
         assert face.size == (32, 32)
 
 
+def cut_faces(folder):
+    """Three squares, which --aligned takes for faces; one lies deeper, under a name that there is above."""
+    for number, name in enumerate(("a.png", "b.png", "deep/a.png")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+def contents(folder):
+    """Every file that is not hidden."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_crops_of_another_run_are_replaced_only_on_request_and_missing_ones_are_made_again(here, capsys):
+    cut_faces(here / "in")
+    words = ["faces", "in", "--aligned", "--recursive", "--save-crops", "crops"]
+    assert main([*words, "-o", "one"]) == 0
+    before = contents(here / "crops")
+    pairs = [f"{name}-1-{when}.png" for name in ("a.png", "b.png", "deep/a.png") for when in ("after", "before")]
+    assert sorted(before) == pairs
+    capsys.readouterr()
+    assert main([*words, "-o", "two", "--strength", "0.5"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("exists, and is not as an earlier run made it; give --overwrite") == 3
+    assert contents(here / "crops") == before and not contents(here / "two").keys() - {"restorer-journal.jsonl"}
+    (here / "crops" / "deep" / "a.png-1-after.png").unlink()
+    assert main([*words, "-o", "one"]) == 0
+    assert "1 done, 0 failed, 2 skipped" in capsys.readouterr().err
+    assert contents(here / "crops") == before
+    assert main([*words, "-o", "two", "--overwrite"]) == 0
+
+
+def test_sub_folders_of_crops_are_kept_apart_where_out_is_the_folder_that_one_is_in(here):
+    cut_faces(here / "in")
+    words = ["faces", "in", "-o", ".", "--suffix", "-x", "--aligned", "--recursive", "--save-crops", "crops", "-q"]
+    assert main(words) == 0
+    assert {"a-x.png-1-after.png", "deep/a-x.png-1-after.png"} <= contents(here / "crops").keys()
+
+
+def test_a_sheet_that_would_be_another_s_result_is_refused_before_weights_are_looked_for(here, capsys):
+    cut_faces(here / "in")
+    (here / "in" / "b.png").rename(here / "in" / "a.png.faces.png")
+    words = ["faces", "in", "-o", "out", "--model", "nowhere", "--overwrite"]
+    assert main([*words, "--compare"]) == 2
+    (err,) = capsys.readouterr().err.splitlines()
+    assert "out/a.png.faces.png: would be kept beside a picture, and is the result of in/a.png.faces.png; give" in err
+    assert main(words) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_strength_for_a_face_that_no_picture_has_is_said_once(here, capsys):
+    cut_faces(here / "in")
+    words = ["faces", "in", "-o", "out", "--aligned", "--recursive", "--face-strength", "2=0.5"]
+    assert main([*words, "--face-strength", "1=0.5"]) == 0
+    assert capsys.readouterr().err.count("no face has the number 2, whose strength was set") == 1
+
+
 def test_the_quicker_parser_at_hand_is_taken_and_auto_is_decided_once_a_run(here, monkeypatch):
     assert at_hand.with_parser(FaceSettings()).parser == "none"
     for name in ("parsing-parsenet", "parsing-bisenet"):

@@ -1,7 +1,6 @@
 """The way of a face: pasted back without a trace, and everything around it left alone."""
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,10 +13,11 @@ from some_pictures import random_array
 
 from restorer import Picture, UpscaleSettings
 from restorer.api import Restorer
-from restorer.errors import OutOfMemoryError, PictureError, UsageError, WriteError
+from restorer.errors import OutOfMemoryError, PictureError, UsageError
+from restorer.pipeline.beside import Aside
 from restorer.pipeline.faces import work
 from restorer.pipeline.faces.align import OUTSIDE, SIDE, resized, then, to_template, undone
-from restorer.pipeline.faces.keep import keep_beside
+from restorer.pipeline.faces.beside import FaceKeeper
 from restorer.pipeline.faces.mask import hull_mask
 from restorer.pipeline.faces.paste import Paster, Patch, place
 from restorer.pipeline.faces.work import with_colour_of
@@ -180,7 +180,7 @@ def test_a_face_that_fails_is_done_again_in_float32_or_left_and_named(wrong, cap
     assert "face 2 came back with" in caplog.text
     lost = faces_of(*found, engine=FaultyEngine(at=1, wrong=wrong, hopeless=True, **size))
     plan = lost.plan(picture)
-    worked(plan, picture)
+    worked(plan)
     assert len(plan.notices) == 1
     assert "face 2 came back with" in plan.notices[0]
     lost = faces_of(*found, engine=FaultyEngine(at=1, wrong=wrong, hopeless=True, **size))
@@ -288,8 +288,8 @@ def test_a_cut_face_comes_out_at_the_networks_size():
         faces_of(aligned=True)(wide)
     with pytest.raises(UsageError, match="there is no face 7, the picture has 1"):
         faces_of(aligned=True, only="1,7").plan(picture)
-    assert faces_of(aligned=True, only="1", strengths={2: 0.5}).plan(picture).notices == [
-        "there is no face 2 whose strength could be set"
+    assert faces_of(aligned=True, only="1", strengths={1: 0.3, 2: 0.5}).plan(picture).lacking == [
+        "no face has the number 2, whose strength was set"
     ]
     half = faces_of(aligned=True, engine=painted(), strength=0.5, match_colour=False)(
         Picture(pixels=np.zeros((SIDE, SIDE, 3), np.uint8))
@@ -301,10 +301,13 @@ def test_crops_a_sheet_and_a_list_are_kept_beside(tmp_path):
     picture = Picture(pixels=(smooth((200, 400)) * 255).astype(np.uint8))
     model = faces_of(face_at((100, 100), 120), face_at((300, 100), 8))
     plan = model.plan(picture)
-    worked(plan, picture)
-    job = Job(source=tmp_path / "a.jpg", output=tmp_path / "out" / "a.png", name=str(tmp_path / "out" / "a.png"))
+    worked(plan)
+    job = Job(source=tmp_path / "a.jpg", output=tmp_path / "out" / "a.png", name="a.png")
     (tmp_path / "out").mkdir()
-    keep_beside(job, plan, crops=tmp_path / "crops", compare=True, sidecar=True)
+    keeper, aside = FaceKeeper(crops=str(tmp_path / "crops"), compare=True, sidecar=True), Aside()
+    keeper.keep(job, plan, aside)
+    assert [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == []
+    aside.end(whole=True)
     assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a.png-1-after.png", "a.png-1-before.png"]
     told = json.loads((tmp_path / "out" / "a.png.faces.json").read_text())
     assert [face["face"] for face in told["faces"]] == [1, 2]
@@ -312,11 +315,9 @@ def test_crops_a_sheet_and_a_list_are_kept_beside(tmp_path):
     assert "less than 16" in told["faces"][1]["skipped"]
     sheet = cv2.imread(str(tmp_path / "out" / "a.png.faces.png"))
     assert sheet.shape == (SIDE + 16, 2 * SIDE + 24, 3)
-    itself = replace(job, source=tmp_path / "out" / "a.png.faces.png")
-    with pytest.raises(WriteError, match="is the input itself"):
-        keep_beside(itself, plan, crops=None, compare=True, sidecar=False)
-    kept = [path for folder in ("crops", "out") for path in (tmp_path / folder).iterdir()]
-    assert sorted(job.beside) == sorted(kept), "the job knows all of them"
+    kept = sorted(path for folder in ("crops", "out") for path in (tmp_path / folder).iterdir())
+    assert kept == sorted(each.path for each in aside.files) == sorted(keeper.paths(job, plan))
+    assert [path.name for path in keeper.paths(job)] == ["a.png.faces.png", "a.png.faces.json"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -327,9 +328,11 @@ def test_crops_and_sheet_say_what_their_colours_are(tmp_path, channels, space):
     pixels = (smooth((200, 200), channels) * 255).astype(np.uint8)
     picture = Picture(pixels=pixels, icc=profile, meta={"png:gAMA": (100000).to_bytes(4, "big"), "xmp": b"x"})
     plan = faces_of(face_at((100, 100), 120)).plan(picture)
-    worked(plan, picture)
+    worked(plan)
     job = Job(source=None, output=tmp_path / "a.jpg", name="a.jpg")
-    keep_beside(job, plan, crops=tmp_path, compare=True, sidecar=False)
+    aside = Aside()
+    FaceKeeper(crops=str(tmp_path), compare=True).keep(job, plan, aside)
+    aside.end(whole=True)
     for name in ("a.jpg-1-before.png", "a.jpg-1-after.png", "a.jpg.faces.png"):
         with Image.open(tmp_path / name) as image:
             assert image.info.get("icc_profile") == (profile if space == b"RGB " else None)
@@ -342,7 +345,7 @@ def test_a_picture_is_not_written_into_and_can_be_done_twice():
     picture = Picture(pixels=pixels)
     rest = UpscaleSettings(model="none", scale=1)
     plan = faces_of(face_at((100, 100), 120), engine=painted(), match_colour=False, background=rest).plan(picture)
-    first, second = worked(plan, picture), worked(plan, picture)
+    first, second = worked(plan), worked(plan)
     assert (pixels == 50).all()
     assert (first.pixels > 200).any()
     assert np.array_equal(first.pixels, second.pixels)
@@ -364,7 +367,7 @@ def test_what_alpha_hides_is_not_looked_at():
     alpha = np.full((200, 200), 255, np.uint8)
     alpha[:, 100:] = 0
     plan = faces_of(face_at((80, 100), 120)).plan(Picture(pixels=pixels, alpha=alpha))
-    worked(plan, Picture(pixels=pixels, alpha=alpha))
+    worked(plan)
     assert np.abs(plan.restored[0].before.astype(int) - 90).max() <= 1
 
 
@@ -372,6 +375,7 @@ def test_faces_that_are_too_large_or_have_no_outline_are_told():
     picture = Picture(pixels=(smooth((700, 700)) * 255).astype(np.uint8))
     plan = faces_of(face_at((350, 350), 600), engine=FakeEngine(scale=4), strengths={2: 0.5}).plan(picture)
     assert "is larger than the network takes" in plan.notices[0]
-    assert "there is no face 2 whose strength" in plan.notices[1]
+    assert len(plan.notices) == 1, "of a strength without a face the run speaks"
+    assert plan.lacking == ["no face has the number 2, whose strength was set"]
     none = faces_of(face_at((350, 350), 200), masks=lambda y: np.zeros((len(y), SIDE, SIDE), np.float32))
     assert none(picture).faces[0].skipped == "has no outline that the parser sees"

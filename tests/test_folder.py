@@ -4,17 +4,19 @@ import errno
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from engines import FakeEngine
-from folder_run import Run, enlarged, three_pictures
+from folder_run import Run, Sheets, enlarged, three_pictures
 from tiny import files_in, pixels, save_picture
 
 from restorer.errors import UnsupportedError, WriteError
 from restorer.pipeline import folder as room
 from restorer.pipeline.codecs.atomic import AtomicFile
 from restorer.pipeline.journal import Journal, sha256
+from restorer.pipeline.restore import Upscale
 from restorer.pipeline.settings import UpscaleSettings
 
 
@@ -73,38 +75,45 @@ def test_results_beside_their_inputs_are_not_taken_for_inputs(three):
     assert files_in(three) == ["a-x4.png", "a.png", "b-x4.png", "b.png", "c-x4.png", "c.png"]
 
 
-def keeping_sheets(run, folder=None, *, fails=False):
-    """The run, which writes a sheet beside each picture, or into a folder."""
-
-    def after(job, work):
-        sheet = (folder or job.output.parent) / f"{job.output.name}.faces.png"
-        job.beside.append(save_picture(sheet))
-        if fails:
-            raise WriteError("no more room")
-
-    run.run._after = after
-    return run
-
-
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("out", ["", "out"])
 @pytest.mark.parametrize("folder", ["sheets", None])
 def test_what_was_kept_beside_is_not_taken_for_an_input(three, folder, out, fails):
     where = three / folder if folder else None
-    first = keeping_sheets(Run([three], three / out, suffix="-x4", recursive=True), where, fails=fails)
+    first = Run([three], three / out, suffix="-x4", recursive=True, keeper=Sheets(where, fails=fails))
     assert first.done() == ((0, 0, 3) if fails else (3, 0, 0))
-    assert ((where or three / out) / "a-x4.png.faces.png").is_file()
-    again = keeping_sheets(Run([three], three / out, suffix="-x4", recursive=True), where)
+    assert ((where or three / out) / "a-x4.png.faces.png").is_file() == (not fails)
+    again = Run([three], three / out, suffix="-x4", recursive=True, keeper=Sheets(where))
     assert again.done() == ((3, 0, 0) if fails else (0, 3, 0))
 
 
 def test_results_are_the_next_runs_inputs_and_what_was_kept_beside_is_not(three, tmp_path):
-    keeping_sheets(Run([three], tmp_path / "out")).done()
-    keeping_sheets(Run([three], tmp_path / "out", overwrite=True), tmp_path / "out" / "sheets").done()
+    Run([three], tmp_path / "out", keeper=Sheets()).done()
+    Run([three], tmp_path / "out", overwrite=True, keeper=Sheets(tmp_path / "out" / "sheets")).done()
     next_run = Run([tmp_path / "out"], tmp_path / "next", recursive=True)
     assert next_run.done() == (3, 0, 0)
     assert files_in(tmp_path / "next") == ["a.png", "b.png", "c.png"]
     assert Run([tmp_path / "out" / "sheets"], tmp_path / "asked").done() == (3, 0, 0), "by its name it is taken"
+
+
+class Wants(Upscale):
+    """Work of which a setting names what some pictures lack."""
+
+    lacking = ("no second", "no third")
+
+
+def test_what_no_picture_of_a_run_has_is_said_once_and_what_one_has_is_not(three, tmp_path):
+    run = Run([three], tmp_path / "out")
+    works = [Wants, type("Has", (Wants,), {"lacking": ("no third",)}), Wants]
+
+    def opened():
+        return SimpleNamespace(engine=run.engine, plan=lambda picture: works.pop()(picture, run.engine, run.settings))
+
+    run.run._open_restorer = opened
+    assert run.done() == (3, 0, 0)
+    assert [event for event in run.events if event["event"] == "notice"] == [
+        {"event": "notice", "input": None, "reason": "no third"}
+    ]
 
 
 def changed_input(three, out):

@@ -78,7 +78,7 @@ STRING_METHODS = {"join", "lower", "upper", "split", "partition", "rpartition", 
 HOSTS = {
     "arxiv.org", "github.com", "raw.githubusercontent.com", "git-lfs.github.com", "huggingface.co", "www.flickr.com",
     "drive.google.com", "download.openmmlab.com", "openmodeldb.info", "objectstorage.us-phoenix-1.oraclecloud.com",
-    "www.w3.org", "www.apache.org", "scikit-image.org", "download.pytorch.org", "example.org", "example.com",
+    "efrosgans.eecs.berkeley.edu", "www.w3.org", "www.apache.org", "scikit-image.org", "download.pytorch.org", "example.org", "example.com",
 }  # fmt: skip
 """Sources of papers, code and weights; an address elsewhere, such as of one package index, does not belong here."""
 THIS_MACHINE = {"127.0.0.1", "localhost"}

@@ -160,6 +160,56 @@ def test_what_is_kept_beside_is_known_and_older_lines_know_of_none(done, tmp_pat
     assert is_done(done)
 
 
+def test_a_side_file_is_known_by_its_line_and_without_one_by_its_name(done):
+    out = done["output"].parent
+    sheet = out / "in.png.faces.png"
+    sheet.write_bytes(b"sheet")
+    picture = entry("in.png", done["source"], done["output"], beside=(sheet.name,))
+    journal = Journal(out)
+    journal.add(picture)
+    assert Journal(out).keeps(sheet.name) and is_done(done)
+    journal.add(entry(sheet.name, done["source"], sheet, settings=""), picture)
+    later(sheet)
+    assert Journal(out).keeps(sheet.name) and is_done(done)
+    sheet.write_bytes(b"SHEET")
+    assert not Journal(out).keeps(sheet.name)
+    assert not is_done(done)
+    assert not Journal(out).keeps("other.png")
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_picture_whose_side_file_is_gone_is_not_done(done, told):
+    out = done["output"].parent
+    sheet = out / "in.png.faces.png"
+    sheet.write_bytes(b"sheet")
+    lines = [entry(sheet.name, done["source"], sheet, settings="")] if told else []
+    Journal(out).add(*lines, entry("in.png", done["source"], done["output"], beside=(sheet.name,)))
+    assert is_done(done)
+    sheet.unlink()
+    assert not is_done(done)
+
+
+def test_a_side_file_is_no_result(done):
+    out = done["output"].parent
+    sheet = out / "in.png.faces.png"
+    sheet.write_bytes(b"sheet")
+    Journal(out).add(entry(sheet.name, done["source"], sheet, settings=""))
+    assert (Journal(out).outputs, Journal(out).beside) == ({"in.png"}, {sheet.name})
+    assert not Journal(out).made(output=sheet, name=sheet.name)
+
+
+def test_lines_of_side_files_have_the_fields_that_programs_know(done):
+    """Whoever read a journal before there were such lines takes no line with a field more or less."""
+    out = done["output"].parent
+    Journal(out).add(entry("a.png.faces.png", settings=""), entry("a.png", beside=("a.png.faces.png",)))
+    known = {
+        "input", "output", "input_sha256", "input_stamp", "settings", "weights", "engine", "precision",
+        "output_sha256", "output_stamp", "beside", "seconds", "state", "reason",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (out / NAME).read_text().splitlines()]
+    assert [set(line) for line in lines] == [known] * 3
+
+
 def test_a_line_is_one_json_object_with_hashes_seconds_and_state(done):
     fields = json.loads((done["output"].parent / NAME).read_text())
     assert fields["input"].endswith("in.png")

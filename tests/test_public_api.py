@@ -17,8 +17,8 @@ from restorer import errors
 from restorer.errors import RestorerError
 
 PROMISE = [
-    "FaceResult", "FaceSettings", "Faces", "Picture", "Restorer", "RestorerError", "UpscaleSettings", "enhance",
-    "read_frames", "read_picture", "restore_faces", "write_picture",
+    "FaceResult", "FaceSettings", "Faces", "Picture", "Restorer", "RestorerError", "TranslateSettings", "Translator",
+    "UpscaleSettings", "enhance", "read_frames", "read_picture", "restore_faces", "translate", "write_picture",
 ]  # fmt: skip
 METADATA = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from translation_layouts import NORMS, ResNet, UNet, chain, drawn
 
+from restorer.engines import open_engine
 from restorer.errors import UnknownWeightsError, WeightsError
 from restorer.networks import pix2pix
 from restorer.networks.cyclegan import CycleGAN, CycleGANConfig
@@ -195,6 +196,44 @@ def test_dropout_is_told_in_words_too(told):
     assert load_weights(network.state_dict(), facts={"dropout": told}).config.dropout is False
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_published_keys_of_cyclegan_tell_of_dropout(prefix):
+    """A layer without weights, dropout, moves the second convolution of every block one place on."""
+    for drop in (False, True):
+        network = drawn(ResNet(3, 3, 2, 2, "instance", drop=drop))
+        weights = {f"{prefix}{key}": tensor for key, tensor in network.state_dict().items()}
+        model = load_weights(weights)
+        assert (model.config.dropout, model.facts) == (drop, {"dropout": True} if drop else {})
+        told = load_weights(weights, facts={"dropout": "false"})
+        assert told.config.dropout is False, "what is told wins"
+
+
+ORDERED = [Pix2Pix(Pix2PixConfig(features=2, levels=2)), CycleGAN(CycleGANConfig(features=2, blocks=1))]
+
+
+@pytest.mark.parametrize("network", ORDERED, ids=["pix2pix", "cyclegan"])
+def test_weights_trained_on_bgr_take_and_give_rgb_all_the_same(network):
+    weights = drawn(network).state_dict()
+    plain, turned = (load_weights(weights, facts=facts) for facts in ({"channels": "rgb"}, {"channels": "bgr"}))
+    assert (plain.traits.channel_order, turned.traits.channel_order) == ("rgb", "bgr")
+    assert load_weights(weights).traits.channel_order == "rgb"
+    x = random_batch((1, 3, 16, 16))
+    made, swapped = (
+        open_engine(model, kind="eager", device="cpu", precision="fp32").run({"image": given})["image"]
+        for model, given in ((plain, x), (turned, x.flip(1)))
+    )
+    assert torch.allclose(swapped.flip(1), made, atol=1e-6)
+    assert made.std(1).mean() > 0.01, "colours that are equal show nothing"
+
+
+@pytest.mark.parametrize("network", ORDERED, ids=["pix2pix", "cyclegan"])
+@pytest.mark.parametrize("told", ["grb", "BGR", "", 3])
+def test_an_order_of_colours_that_is_neither_is_refused(network, told):
+    with pytest.raises(WeightsError, match=f"channels must be rgb or bgr, got {told!r}") as caught:
+        load_weights(network.state_dict(), facts={"channels": told})
+    assert "\n" not in str(caught.value)
+
+
 def test_a_foreign_file_with_a_key_like_a_level_is_no_pix2pix():
     with pytest.raises(UnknownWeightsError):
         load_weights({"model.model.1.model.1.conv.weight": torch.zeros(4, 4, 4, 4)})
@@ -251,6 +290,8 @@ def test_other_chains_stay_unknown(name):
         (Pix2PixConfig(), {"norm": "layer"}, "norm must be one of batch, instance, none"),
         (CycleGANConfig(), {"norm": "none"}, "norm must be instance or batch"),
         (CycleGANConfig(), {"blocks": 0}, "blocks must be at least 1"),
+        (CycleGANConfig(), {"channel_order": "grb"}, "channel_order must be rgb or bgr, got grb"),
+        (Pix2PixConfig(), {"channel_order": "BGR"}, "channel_order must be rgb or bgr, got BGR"),
         (PatchDiscriminatorConfig(), {"norm": "layer"}, "norm must be one of"),
         (MultiscaleDiscriminatorConfig(), {"scales": 0}, "scales must be at least 1"),
     ],

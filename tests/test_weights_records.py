@@ -15,8 +15,9 @@ from restorer.weights.fetch import sha256_of
 from restorer.weights.find import find_weights
 from restorer.weights.record import Record
 from restorer.weights.records import CHECKPOINTS, get_record
+from restorer.weights.translation_records import TRANSLATIONS
 
-UPSCALERS = [record for record in CHECKPOINTS.values() if record not in FACES]
+UPSCALERS = [record for record in CHECKPOINTS.values() if record not in (*FACES, *TRANSLATIONS)]
 
 
 @pytest.mark.parametrize("record", UPSCALERS, ids=lambda record: record.name)

@@ -1,5 +1,6 @@
 """A network so small that a run costs nothing, and pictures to go with it."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -40,6 +41,13 @@ def save_picture(path, *, height=24, width=32, channels=3, seed=0, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array[:, :, 0] if channels == 1 else array).save(path, **options)
     return path
+
+
+def png(array):
+    """(H, W, C) -> a file's bytes."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format="png")
+    return file.getvalue()
 
 
 def pixels(path):

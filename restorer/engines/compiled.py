@@ -40,6 +40,7 @@ class CompiledEngine:
         self.memory_total = self._plain.memory_total
         self.traits = without_blocks(model.traits)
         self.run_again: Callable[[Tensor], Tensor] | None = self._plain.run_again
+        self.walk = self._plain.walk
         self.notes = (*self._plain.notes, "compiled anew for every shape of window, which takes up to minutes")
         self.pixels_per_second = self._plain.pixels_per_second  # no less than this
         self._largest: dict[tuple[int, ...], int] = {}

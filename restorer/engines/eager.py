@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from restorer import machine
 from restorer.engines.precision import choose_device, choose_precision, lowered
+from restorer.engines.seam import Walk
 from restorer.engines.shared import (
     AGREES_FROM,
     closeness,
@@ -19,6 +20,7 @@ from restorer.engines.shared import (
     probe,
     to_native,
 )
+from restorer.networks.bands import Bands, PictureRows
 from restorer.networks.spec import Model
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class EagerEngine:
         self.dtype = torch.float32
         self.notes: tuple[str, ...] = (choice.why,)
         self.run_again: Callable[[Tensor], Tensor] | None = None
+        self.walk: Walk | None = None if model.spec.walk is None else self._walked
+        self._walk = model.spec.walk
         own = (
             model.network if self.on_cpu else copy.deepcopy(model.network).to(self.device)
         )  # the model stays its owner's
@@ -56,12 +60,32 @@ class EagerEngine:
 
     def forward(self, network: nn.Module, x: Tensor) -> Tensor:
         """(N, C, h, w) in [0, 1] -> what `network`, this engine's or a twin of it, makes of it, float32."""
+        with self._computing(x, network):
+            return from_native(network(to_native(x, self.traits)).float(), self.traits)
+
+    def _walked(self, picture: PictureRows, bands: Bands, *, exact: bool = False) -> Iterator[tuple[int, Tensor]]:
+        assert self._walk is not None
+        network = self._float if exact else self.network
+        native = PictureRows(picture.height, lambda top, bottom: to_native(picture.read(top, bottom), self.traits))
+        size = torch.empty(1, self.traits.in_channels, picture.height, 0, device="meta")  # for words about memory
+        with self._computing(size, network):
+            steps = bands.of(self._walk(network, native, bands))
+        while True:
+            with self._computing(size, network):
+                step = next(steps, None)
+                if step is None:
+                    return
+                made = step[0], from_native(step[1].float(), self.traits)
+            yield made
+
+    @contextlib.contextmanager
+    def _computing(self, x: Tensor, network: nn.Module) -> Iterator[None]:
         with (
             memory_errors(x, self.device),
             torch.inference_mode(),
             _true_float32(network is self._float or self.dtype == torch.float32),
         ):
-            return from_native(network(to_native(x, self.traits)).float(), self.traits)
+            yield
 
     def _run_float(self, x: Tensor) -> Tensor:
         return self.forward(self._float, x)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restorer import machine
+from restorer.engines.seam import Walk
 from restorer.engines.shared import (
     AGREES_FROM,
     EQUAL_FROM,
@@ -70,6 +71,7 @@ class GraphEngine:
         self.traits = graph.traits
         self.notes = (*notes, f"{graph.where} computes")
         self.run_again = exact if graph.dtype != torch.float32 else None
+        self.walk: Walk | None = None  # a graph is one whole
         self.pixels_per_second = 0.0
         if self_check:
             self._check(exact)

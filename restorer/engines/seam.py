@@ -1,12 +1,23 @@
 """The seam: what every engine is, and how one is opened."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from restorer.networks.bands import Bands, PictureRows
 from restorer.networks.spec import Model, Traits
+
+
+class Walk(Protocol):
+    """Takes a whole picture through a network in bands of rows: see networks/bands.py."""
+
+    def __call__(self, picture: PictureRows, bands: Bands, *, exact: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """Rows (1, C, h, W) in [0, 1] -> (first row, (1, C', h, W)), not clipped; `exact` computes in float32.
+
+        Raises OutOfMemoryError where the maps do not fit.
+        """
 
 
 class Engine(Protocol):
@@ -30,6 +41,8 @@ class Engine(Protocol):
     """What was chosen and why, and what was given up; one sentence each."""
     run_again: Callable[[Tensor], Tensor] | None
     """The same network in float32, for a tile that failed in half precision; None where it is float32 already."""
+    walk: Walk | None
+    """What a network goes through that only knows whole pictures, too large for one go; None where there is none."""
     pixels_per_second: float
     """Input pixels a second, as measured on one small batch when the engine was opened."""
 

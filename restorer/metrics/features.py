@@ -18,7 +18,7 @@ from restorer.weights.read import read_checkpoint
 LEAST = 32
 """Pixels a side that every one of the networks can look at."""
 LITE0_LAYERS = ("stem", "block2", "block4", "block8", "block14")
-"""What `lite0` looks at: the last block of each size of EfficientNet-Lite0."""
+"""What `lite0` looks at: a layer of each size of EfficientNet-Lite0, from a half of the picture's to a 32nd."""
 LPIPS_LAYERS: Mapping[str, Sequence[str]] = {
     "alexnet": ("relu1", "relu2", "relu3", "relu4", "relu5"),
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),

@@ -12,6 +12,7 @@ NETWORKS = {
     "arcface": "identity: whose face it is, 512 numbers of a grey face; ResNet-18 of GFPGAN's training (2018)",
     "pix2pix": "translate: a U-Net that doubles as memory; learnt from pairs of pictures (2016)",
     "cyclegan": "translate: residual blocks between mirrored edges; learnt from two heaps of pictures (2017)",
+    "whitebox": "translate: photos to cartoons; a small U-Net that keeps to the photo's edges (2020)",
     "gfpgan": "face: a U-Net reads a damaged face, StyleGAN2 paints it anew (2021)",
 }
 """Network name -> one line on it. The module of the same name holds its `SPEC`."""

@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from restorer.networks.layers import rename_keys, without_wrapper
 from restorer.networks.spec import StateDict, at_least_one
-from restorer.networks.translation_layers import NormName, check_norm, start_normal, without_old_statistics
+from restorer.networks.translation_layers import (
+    InstanceNorm,
+    NormName,
+    check_norm,
+    start_normal,
+    without_old_statistics,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,4 +148,4 @@ def rename_patch_discriminator(weights: StateDict) -> StateDict:
 def _norm(name: NormName, channels: int) -> nn.Module:
     if name == "batch":
         return nn.BatchNorm2d(channels)
-    return nn.InstanceNorm2d(channels) if name == "instance" else nn.Identity()
+    return InstanceNorm() if name == "instance" else nn.Identity()

@@ -5,22 +5,30 @@ Letters: N batch, C channels, H W sides, h w sides of a level.
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restorer.networks.bands import DOUBLED, HALVED, Bands, Each, Placed, Rows, Through
 from restorer.networks.layers import Rule, conv_shape, count_blocks, keys_like, leaky, rename_keys, without_wrapper
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
 from restorer.networks.translation_layers import (
     DownConv,
     NormedConv,
     NormName,
+    Order,
     UpConv,
     as_shuffle,
+    check_noise,
     check_norm,
+    check_order,
+    drop,
     read_dropout,
+    read_noise,
     read_norm,
+    read_order,
     start_normal,
     without_old_statistics,
 )
@@ -42,12 +50,21 @@ class Pix2PixConfig:
     norm: NormName = "batch"
     dropout: bool = True
     """Half of the activations on the way up are dropped in training."""
+    noise: int | None = None
+    """The seed of what is dropped at rest; None drops nothing."""
+    channel_order: Order = "rgb"
 
     def __post_init__(self) -> None:
         at_least_one(in_channels=self.in_channels, out_channels=self.out_channels, features=self.features)
         if not 2 <= self.levels <= 12:
             raise ValueError(f"levels must be from 2 to 12, got {self.levels}")
         check_norm(self.norm)
+        check_order(self.channel_order)
+        check_noise(self.noise, drops=any(map(self.drops, range(self.levels))))
+
+    def drops(self, level: int) -> bool:
+        """Whether activations are dropped on the way up through this level."""
+        return self.dropout and _DROPPED_FROM <= level < self.levels - 1
 
     @property
     def widths(self) -> list[int]:
@@ -81,16 +98,48 @@ class Pix2Pix(nn.Module):
             seen.append(step(leaky(seen[-1])))
         y = F.relu_(seen.pop())
         for level in reversed(range(1, self.config.levels)):
-            y = self.up[level](y)
-            if self.config.dropout and _DROPPED_FROM <= level < self.config.levels - 1:
-                y = F.dropout(y, 0.5, self.training)
+            y = self.dropped(self.up[level](y), level=level)
             y = F.relu_(torch.cat([seen.pop(), y], 1))
         return torch.tanh(self.up[0](y))
 
+    def dropped(self, y: Tensor, top: int = 0, *, level: int) -> Tensor:
+        """(N, C, h, w) -> same: what `drop` leaves of these rows on the way up, where the level drops."""
+        if not self.config.drops(level):
+            return y
+        return drop(y, training=self.training, noise=self.config.noise, layer=level, top=top)
+
+
+def walk(network: Pix2Pix, picture: Rows, bands: Bands) -> Rows:
+    """As `forward`, in bands of rows. All maps are held but the three of half the side, which are made again."""
+    down, up = ([_parts(each) for each in side] for side in (network.down, network.up))
+    x: Rows = Through(picture, down[0][0], radius=2, scale=HALVED)
+    seen = [x]
+    for conv, norm in down[1:]:
+        x = bands.held(Through(Each(leaky, x), conv, radius=2, scale=HALVED))
+        x = bands.normed(x, norm)
+        seen.append(x)
+    y: Rows = Each(F.relu_, seen.pop())
+    for level in reversed(range(1, network.config.levels)):
+        conv, norm = up[level]
+        y = Through(y, conv, radius=1, scale=DOUBLED)
+        y = bands.normed(y if level == 1 else bands.held(y), norm)
+        y = Placed(partial(network.dropped, level=level), y)
+        y = Each(lambda skip, made: F.relu_(torch.cat([skip, made], 1)), seen.pop(), y)
+    return Each(torch.tanh, Through(y, up[0][0], radius=1, scale=DOUBLED))
+
+
+def _parts(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """(convolution, norm)."""
+    assert isinstance(layer, NormedConv)
+    return layer.conv, layer.norm
+
 
 def traits(config: Pix2PixConfig) -> Traits:
-    """Every output depends on the whole picture through the norms; without them, on what the levels reach."""
-    radius = _radius(config.levels) if config.norm == "none" else None
+    """Every output depends on the whole picture through the norms; without them, on what the levels reach.
+
+    What noise drops depends on the place in the whole picture too, which a tile does not know.
+    """
+    radius = _radius(config.levels) if config.norm == "none" and config.noise is None else None
     return Traits(
         in_channels=config.in_channels,
         out_channels=config.out_channels,
@@ -99,9 +148,11 @@ def traits(config: Pix2PixConfig) -> Traits:
         radius=radius,
         overlap=radius or 0,
         values_per_pixel=3 * config.features // 2 + 2 * config.out_channels,
+        values_held=max(1, 3 * config.features // 8),
         operations=_operations(config),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
         value_range=(-1.0, 1.0),
+        channel_order=config.channel_order,
     )
 
 
@@ -139,6 +190,8 @@ def read_config(weights: StateDict, facts: Facts) -> Pix2PixConfig:
         levels=count_blocks(both, "level."),
         norm=read_norm(weights),
         dropout=read_dropout(facts, True),
+        noise=read_noise(facts),
+        channel_order=read_order(facts),
     )
 
 
@@ -193,4 +246,5 @@ SPEC = NetworkSpec(
     read_config=read_config,
     rename=rename,
     float_parts=lambda config: ("down.0", "up.0"),
+    walk=walk,
 )

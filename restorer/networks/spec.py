@@ -1,16 +1,20 @@
 """What a network tells the rest of the house, and how weights find the network that they belong to."""
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from restorer.errors import UnknownWeightsError, WeightsError, unknown_name
 from restorer.networks import NETWORKS
+
+if TYPE_CHECKING:
+    from restorer.networks.bands import Bands, Rows
 
 StateDict = Mapping[str, Tensor]
 Facts = Mapping[str, object]
@@ -49,6 +53,8 @@ class Traits:
     """Numbers held at once for each input pixel of a batch, at the peak: what memory planning goes by."""
     values_in_blocks: int | None = None
     """The same on a processor, for a network that works in blocks there; None where it does not."""
+    values_held: int = 0
+    """Numbers kept for each input pixel while a picture is walked in bands, for a network that can be."""
     operations: float = 0.0
     """Multiplications per input pixel: what time estimates and benchmarks go by."""
     precisions: frozenset[str]
@@ -76,19 +82,6 @@ class Traits:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stage:
-    """One step of a network that is a chain of steps: what an engine needs to walk a large picture exactly."""
-
-    module: nn.Module
-    radius: int
-    """In pixels of this stage's input."""
-    scale: float = 1.0
-    """Output side over input side of this stage."""
-    needs_global_statistics: bool = False
-    """The stage cannot begin before its whole input is there."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class NetworkSpec:
     """All that is known of a network before it is built. Each file in this room ends with one."""
 
@@ -106,10 +99,12 @@ class NetworkSpec:
     """(renamed weights, facts) -> config."""
     rename: Callable[[StateDict, Facts], StateDict] = lambda weights, facts: weights
     """(weights in any published dialect, facts) -> in this network's own names; foreign ones come back unchanged."""
+    told_by_keys: Callable[[StateDict], Facts] = lambda weights: NO_FACTS
+    """(weights in any published dialect) -> facts that their keys tell and its own names do not; those given win."""
     float_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """config -> submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
-    stages: Callable[[nn.Module], tuple[Stage, ...]] | None = None
-    """network -> its stages; None when it cannot be cut into any."""
+    walk: "Callable[[Any, Rows, Bands], Rows] | None" = None
+    """(network, picture in its own range, how to go) -> what `forward` makes of it, in bands; None where tiles do."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,7 +138,12 @@ def load_weights(weights: StateDict, *, facts: Facts = NO_FACTS) -> Model:
         spec = get_spec(name)
         renamed = spec.rename(weights, facts)
         if spec.detect(renamed, facts):
-            return _load(spec, renamed, facts)
+            return _load(spec, renamed, {**spec.told_by_keys(weights), **facts})
+    if _judges(weights):
+        raise WeightsError(
+            "these are the weights of a discriminator, which judges pictures and makes none; "
+            "give the generator's file, such as latest_net_G.pth"
+        )
     raise UnknownWeightsError(
         f"no network recognises these weights (first keys: {listed(weights, total=False) or 'none'}); "
         f"known networks: {', '.join(NETWORKS)}"
@@ -166,6 +166,18 @@ def listed(keys: Iterable[str], *, total: bool = True) -> str:
     names = [ascii(key[:80])[1:-1] for key in keys]
     more = f" and {len(names) - _SHOWN} more" if total and len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _judges(weights: StateDict) -> bool:
+    """One chain, `model` or `net`, from a convolution of side 4 or 1 to one logit for each patch, and nothing else."""
+    chain = re.compile(r"((?:module\.)?(?:model|net)\.)\d+\.(?:weight|bias|running_\w+|num_batches_tracked)")
+    names = {found[1] if (found := chain.fullmatch(key)) else "" for key in weights}
+    name = names.pop() if len(names) == 1 else ""
+    first = weights.get(f"{name}0.weight")
+    kernels = [tensor for tensor in weights.values() if tensor.ndim == 4]
+    return (
+        bool(name and first is not None and kernels) and first.shape[2:] in ((4, 4), (1, 1)) and len(kernels[-1]) == 1
+    )
 
 
 def _load(spec: NetworkSpec, weights: StateDict, facts: Facts) -> Model:

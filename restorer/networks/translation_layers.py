@@ -4,7 +4,7 @@ Letters: N batch, C channels, H W sides.
 """
 
 import re
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,14 @@ from restorer.networks.spec import Facts, StateDict
 
 NormName = Literal["batch", "instance", "none"]
 NORMS = ("batch", "instance", "none")
+Order = Literal["rgb", "bgr"]
 EPSILON = 1e-5
 _BLOCK = 2**18
 """Numbers of a block that stay in a core's cache while they are looked at twice."""
+_WORD, _BITS = 2**32 - 1, 32
+"""What a hash keeps of a number, and how many channels share one."""
+_MOST_NOISE = 2**63 - 1
+_Number = TypeVar("_Number", int, Tensor)
 _STATISTICS = re.compile(r"(.*)\.(running_mean|running_var|num_batches_tracked)")
 
 
@@ -26,6 +31,22 @@ def check_norm(name: str) -> None:
     """Refuse a norm that is none of `NORMS`."""
     if name not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name}")
+
+
+def check_order(order: str) -> None:
+    """Refuse an order of colours that is neither "rgb" nor "bgr"."""
+    if order not in ("rgb", "bgr"):
+        raise ValueError(f"channel_order must be rgb or bgr, got {order}")
+
+
+def check_noise(noise: int | None, *, drops: bool) -> None:
+    """Refuse a seed that is none, and any where the network `drops` nothing."""
+    if noise is None:
+        return
+    if not 0 <= noise <= _MOST_NOISE:
+        raise ValueError(f"noise must be a whole number from 0 to {_MOST_NOISE}, got {noise}")
+    if not drops:
+        raise ValueError("noise needs a network that drops activations, and this one drops none; leave noise out")
 
 
 class InstanceNorm(nn.Module):
@@ -74,16 +95,26 @@ def normalised(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = (None if each is None else each.to(wide) for each in (weight, bias))
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        y = torch.instance_norm(x.to(wide), weight, bias, None, None, True, 0.0, EPSILON, False)
-        return y.to(x.dtype)
+        return _differentiable(x.to(wide), weight, bias).to(x.dtype)
     done = []
     for picture in x.split(1):
-        mean, variance = _statistics(picture, wide)
+        mean, variance = statistics(picture, wide)
         done.append(F.batch_norm(picture, mean, variance, weight, bias, eps=EPSILON))
     return done[0] if len(done) == 1 else torch.cat(done)
 
 
-def _statistics(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+def _differentiable(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """As `normalised`. Of one picture instance norm is batch norm, which keeps the layout.
+
+    And on a processor torch's own instance norm (2.14) takes a wrong gradient of one picture where what comes back has
+    its channels last, as it does from convolutions with such weights.
+    """
+    if not torch.compiler.is_compiling() and len(x) == 1:  # asked the other way round, a graph's batch is no longer free
+        return torch.batch_norm(x, weight, bias, None, None, True, 0.0, EPSILON, False)
+    return torch.instance_norm(x, weight, bias, None, None, True, 0.0, EPSILON, False)
+
+
+def statistics(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     """(1, C, H, W) -> (C,), (C,): means and variances, put together from those of blocks of rows."""
     height, rows = x.shape[2], max(1, _BLOCK // (x.shape[1] * x.shape[3]))
     means, variances = [], []
@@ -162,6 +193,40 @@ def as_shuffle(weight: Tensor) -> Tensor:
     return taps.permute(1, 3, 5, 0, 2, 4).reshape(4 * out, into, 2, 2)
 
 
+def drop(x: Tensor, *, training: bool, noise: int | None, layer: int, top: int = 0) -> Tensor:
+    """(N, C, h, w) -> same: half of it dropped, by chance in training, else by the seed `noise`; None drops nothing."""
+    if training or noise is None:
+        return F.dropout(x, 0.5, training)
+    return dropped(x, noise, layer, top)
+
+
+def dropped(x: Tensor, seed: int, layer: int, top: int = 0) -> Tensor:
+    """(N, C, h, w) -> same: about half of it 0, the rest doubled; `top` is the place of the first row in its picture.
+
+    What is dropped follows from seed, layer, channel, row and column alone: it is the same in every process, batch and
+    band of rows, and for all pictures of a batch.
+    """
+    channels, height, width = x.shape[1:]
+    words = torch.arange(-(-channels // _BITS), device=x.device)[:, None, None]
+    rows = torch.arange(height, device=x.device)[:, None] + top
+    columns = torch.arange(width, device=x.device)
+    key = _hashed(_hashed(_hashed(layer + 1) ^ (seed >> 32)) ^ (seed & _WORD))
+    drawn = _hashed(_hashed(_hashed(words ^ key) ^ columns) ^ rows)  # (words, h, w), each of 32 bits
+    places = torch.tensor([2**bit for bit in range(_BITS)], device=x.device)[:, None, None]
+    kept = (drawn[:, None] & places != 0).flatten(0, 1)[:channels]  # (words, 32, h, w), then (C, h, w)
+    return x * kept.to(x.dtype) * 2
+
+
+def _hashed(x: _Number) -> _Number:
+    """Numbers below 2**32 -> such numbers, one to one, where every bit depends on all (found by search: lowbias32).
+
+    Factors below 2**31 keep every product inside 63 bits; graphs know divisions, not the shifts that these are.
+    """
+    x = (x ^ x // 2**16) * 0x21F0AAAD & _WORD
+    x = (x ^ x // 2**15) * 0x735A2D97 & _WORD
+    return x ^ x // 2**15
+
+
 def start_normal(network: nn.Module) -> None:
     """Draw weights of convolutions from N(0, 0.02) and of batch norms from N(1, 0.02); biases begin at 0."""
     for module in network.modules():
@@ -196,3 +261,20 @@ def read_dropout(facts: Facts, default: bool) -> bool:
     if not isinstance(told, bool):
         raise WeightsError(f"dropout must be true or false, got {told!r}")
     return told
+
+
+def read_order(facts: Facts) -> Order:
+    """Which order of colours the weights were trained on: a fact, since no key says it."""
+    told = facts.get("channels", "rgb")
+    if told not in ("rgb", "bgr"):
+        raise WeightsError(f"channels must be rgb or bgr, got {told!r}")
+    return "bgr" if told == "bgr" else "rgb"
+
+
+def read_noise(facts: Facts) -> int | None:
+    """The seed of what is dropped at rest, a fact; None where none is told."""
+    told = facts.get("noise")
+    number = int(told) if isinstance(told, str) and told.isascii() and told.isdigit() and len(told) < 20 else told
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        raise WeightsError(f"noise must be a whole number that is not negative, got {told!r}")
+    return number

@@ -17,10 +17,15 @@ LOOK = 0.1
 class Output:
     """Rows go to a writer in the background; at most one band waits. `written` is done when the file has its name."""
 
-    def __init__(self, pool: ThreadPoolExecutor, open_file: Callable[[], RowWriter], stop: Event) -> None:
-        """`stop` ends every output that has not been finished, when nobody is left to end it."""
+    def __init__(
+        self, pool: ThreadPoolExecutor, open_file: Callable[[], RowWriter], stop: Event, ended: Callable[[bool], None]
+    ) -> None:
+        """`stop` ends every output that has not been finished, when nobody is left to end it.
+
+        `ended` is called in the background, whatever happens: with True once the file has its name, else with False.
+        """
         self._queue: queue.Queue[Pixels | bool] = queue.Queue(HELD_BANDS)
-        self._open, self._stop = open_file, stop
+        self._open, self._stop, self._ended = open_file, stop, ended
         self.written: Future[None] = pool.submit(self._drain)
 
     def __call__(self, rows: Pixels) -> None:
@@ -49,12 +54,17 @@ class Output:
         self.written.result()
 
     def _drain(self) -> None:
-        with self._open() as writer:
-            while (item := self._get()) is not True:
-                if item is False:
-                    writer.abort()
-                    return
-                writer.write_rows(item)
+        whole = False
+        try:
+            with self._open() as writer:
+                while (item := self._get()) is not True:
+                    if item is False:
+                        writer.abort()
+                        return
+                    writer.write_rows(item)
+            whole = True
+        finally:
+            self._ended(whole)
 
     def _get(self) -> Pixels | bool:
         while True:

@@ -2,11 +2,11 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from restorer.errors import PictureError, UsageError
+from restorer.errors import PictureError, UsageError, WriteError
 from restorer.pipeline.codecs.formats import FORMATS, WRITABLE, format_named
 from restorer.pipeline.journal import NAME, Journal
 
@@ -65,9 +65,7 @@ class Job:
     source: Path | None
     output: Path | None
     name: str
-    """The output's path relative to OUT: its name in the journal."""
-    beside: list[Path] = field(default_factory=list, compare=False)
-    """What is kept beside the output, each file from before it is written: the one thing here that changes."""
+    """The output's path relative to OUT, its name in the journal; of a single file its last part."""
 
     @property
     def label(self) -> str:
@@ -82,6 +80,8 @@ class Jobs:
 
     jobs: tuple[Job, ...]
     folder: Path | None
+    notices: tuple[tuple[str, str], ...] = ()
+    """(input, what should be said of it) before any work."""
 
 
 def plan_jobs(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
@@ -130,58 +130,104 @@ def _single(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
             raise UsageError(f"{output}: is a folder; name a file")
         if output.exists() and not files.overwrite:
             raise UsageError(f"{output}: exists; give --overwrite, or another name")
-    return Jobs(jobs=(Job(source=source, output=output, name=str(output)),), folder=None)
+    name = "-" if output is None else output.name
+    return Jobs(jobs=(Job(source=source, output=output, name=name),), folder=None)
 
 
 def _many(inputs: Sequence[str], out: str, files: FileSettings) -> Jobs:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{out}: is a file without a picture's suffix; name a folder, or a file such as out.png")
-    named = list(_walk_all(inputs, folder, files))
+    found, notices = _pictures_in([text for text in inputs if text != "-" and Path(text).is_dir()], folder, files)
+    named = list(_named(inputs, found, files))
     _keep_apart(named, folder, files)
     jobs = [Job(source=source, output=folder / name, name=name) for source, name in _distinct(named, files)]
     taken = {os.path.realpath(job.source) for job in jobs if job.source is not None}
     for job in jobs:
         if job.output is not None and os.path.realpath(job.output) in taken:
             raise UsageError(f"{job.output}: is an input too; give --suffix or another output folder")
-    return Jobs(jobs=tuple(jobs), folder=folder)
+    return Jobs(jobs=tuple(jobs), folder=folder, notices=tuple(notices))
 
 
-def _walk_all(inputs: Sequence[str], out: Path, files: FileSettings) -> Iterable[tuple[Path | None, str]]:
-    """(input, its path under OUT as if it kept its name)."""
-    folders = [text for text in inputs if text != "-" and Path(text).is_dir()]
+def _named(
+    inputs: Sequence[str], found: Mapping[str, list[Path]], files: FileSettings
+) -> Iterable[tuple[Path | None, str]]:
+    """(input, its path under OUT as if it kept its name); `found` are the pictures of each folder."""
     for text in inputs:
         path = Path(text)
         if text == "-":
             yield None, "stdin.png"
-        elif not path.is_dir():
+        elif text not in found:
             yield path, path.name
         else:
-            found = list(_walk(path, out, recursive=files.recursive))
-            if not found:
+            if not found[text]:
                 more = "" if files.recursive else ", or search its sub-folders with --recursive"
                 raise PictureError(f"{text}: holds no pictures; name another folder{more}")
-            top = f"{path.resolve().name}/" if len(folders) > 1 else ""
-            for source in found:
+            top = f"{path.resolve().name}/" if sum(each in found for each in inputs) > 1 else ""
+            for source in found[text]:
                 yield source, top + source.relative_to(path).as_posix()
 
 
-def _walk(folder: Path, out: Path, *, recursive: bool) -> Iterable[Path]:
-    """Files with a picture's suffix, in name order; hidden ones and what earlier runs left in OUT are passed over."""
-    skip = os.path.realpath(out)
-    ours = Journal(out)
-    made = {os.path.realpath(out / name) for name in ours.outputs | ours.beside}
+def _pictures_in(
+    folders: Sequence[str], out: Path, files: FileSettings
+) -> tuple[dict[str, list[Path]], list[tuple[str, str]]]:
+    """Named folders -> the pictures in each, and what should be said of it.
+
+    What earlier runs made in OUT is passed over, and so is what any run kept beside its pictures, if it is still that.
+    All journals are read before anything is passed over, those of the folders around too: in whatever order folders
+    come, the same files are taken.
+    """
+    walked = {text: _walk(Path(text), out, recursive=files.recursive) for text in folders}
+    ours, results = Journal(out), set[str]()
+    results.update(os.path.realpath(out / name) for name in ours.outputs)
+    places = {place for _, known in walked.values() for place in known} - {os.path.realpath(out)}
+    own, others = _Beside([ours]), _Beside([Journal(Path(place)) for place in sorted(places)])
+    found, notices = {}, []
+    for text, (paths, _) in walked.items():
+        pictures = [path for path in paths if os.path.realpath(path) not in results]
+        rest = [path for path in pictures if not own.holds(path)]
+        kept = [path for path in rest if not others.holds(path)]
+        found[text] = kept or rest  # who names a folder that holds nothing else means what is in it
+        if count := len(pictures) - len(found[text]):
+            what = "1 file is" if count == 1 else f"{count} files are"
+            notices.append((text, f"{what} passed over: kept beside pictures by a run; name a file to have it taken"))
+    return found, notices
+
+
+class _Beside:
+    """The side files that journals know, by their real paths."""
+
+    def __init__(self, journals: Sequence[Journal]) -> None:
+        self._known: dict[str, list[tuple[Journal, str]]] = defaultdict(list)
+        for journal in journals:
+            for name in journal.beside:
+                self._known[os.path.realpath(journal.path.parent / name)].append((journal, name))
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file is still what was kept."""
+        return any(journal.keeps(name) for journal, name in self._known.get(os.path.realpath(path), ()))
+
+
+def _walk(folder: Path, out: Path, *, recursive: bool) -> tuple[list[Path], list[str]]:
+    """Files with a picture's suffix that are not hidden, in name order; and where journals lie that may know them."""
+    skip, here = os.path.realpath(out), Path(os.path.realpath(folder))
+    found = list[Path]()
+    above = (here, *here.parents)  # where some are not ours to read
+    places = [str(each) for each in above if os.access(each / NAME, os.R_OK)]
     for top, folders, names in os.walk(folder, onerror=_refuse):
-        here = Path(top)
-        if NAME in names and os.path.realpath(here) != skip:  # another run's OUT: its pictures, but not their sheets
-            made |= {os.path.realpath(here / name) for name in Journal(here).beside}
-        folders[:] = sorted(
-            f for f in folders if recursive and not f.startswith(".") and os.path.realpath(here / f) != skip
-        )
-        for name in sorted(names):
-            readable = not name.startswith(".") and Path(name).suffix.lower() in READABLE
-            if readable and os.path.realpath(here / name) not in made:
-                yield here / name
+        inside = [Path(top) / each for each in sorted(folders)]
+        places += [os.path.realpath(each) for each in inside if (each / NAME).is_file()]
+        folders[:] = [
+            each.name
+            for each in inside
+            if recursive and not each.name.startswith(".") and os.path.realpath(each) != skip
+        ]
+        found += [
+            Path(top) / name
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in READABLE
+        ]
+    return found, places
 
 
 def _refuse(error: OSError) -> None:
@@ -225,3 +271,22 @@ def _output_name(name: str, files: FileSettings, *, keep: bool) -> str:
         suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
     stem = path.name if keep else path.stem
     return path.with_name(f"{stem}{files.suffix}{suffix}").as_posix()
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made, or into which nothing may be written."""
+    here = Path(os.path.abspath(folder))  # noqa: PTH100 -- absolute() leaves `..` in
+    while not os.path.lexists(here):
+        here = here.parent
+    if not here.is_dir():
+        raise WriteError(f"{folder}: cannot be made, {here} is not a folder; choose another output folder")
+    if not os.access(here, os.W_OK | os.X_OK):
+        raise WriteError(f"{folder}: no permission to write in {here}; choose another output folder")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, or say in one line why not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise WriteError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e

@@ -4,26 +4,26 @@ Nothing here loads torch: a file that cannot be read is refused before the netwo
 """
 
 import errno
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 from typing import BinaryIO
 
 from restorer.errors import OutOfMemoryError, PictureError, RestorerError, WriteError
 from restorer.pipeline.background import Output
+from restorer.pipeline.beside import Aside, Keeper, check_free, entries_of, taken_by
 from restorer.pipeline.codecs.atomic import sweep
 from restorer.pipeline.codecs.encode import RowWriter, check_format, open_writer
 from restorer.pipeline.codecs.intake import LIMIT_BYTES
 from restorer.pipeline.events import LONG, Event, described, precision_of, quicker, spoken
-from restorer.pipeline.files import FileSettings, Job, Jobs, output_format
+from restorer.pipeline.files import FileSettings, Job, Jobs, check_writable, make_folder, output_format
 from restorer.pipeline.journal import Entry, Journal, sha256, stamp
 from restorer.pipeline.picture import Picture, read_picture
-from restorer.pipeline.work import Planner, Settings, Work
+from restorer.pipeline.work import Planner, Settings, Wanting, Work
 
 Report = Callable[[Event], None]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -55,19 +55,16 @@ class FolderRun:
         weights: str,
         open_restorer: Callable[[], Planner],
         report: Report,
-        after: Callable[[Job, Work], None] | None = None,
-        kept: str = "",
+        keeper: Keeper | None = None,
     ) -> None:
-        """`kept` names what `after` writes beside: a picture without it is not done.
-
-        `after` is called with each picture's work before its file gets its name; an error there is the picture's.
-        The files that it writes it puts into the job's `beside`, for the journal.
-        """
+        """`keeper` is asked for side files before a picture's file gets its name; an error there is the picture's."""
         self._jobs, self._settings, self._files, self._report = jobs, settings, files, report
-        self._weights, self._open_restorer, self._after = weights, open_restorer, after
+        self._weights, self._open_restorer, self._keeper = weights, open_restorer, keeper
         self._restorer: Planner | None = None
         self._journal = Journal(jobs.folder) if jobs.folder is not None else None
-        self._settings_hash = settings.digest() + f"-{files.quality}{kept}"
+        self._settings_hash = settings.digest() + f"-{files.quality}{keeper.name if keeper else ''}"
+        self._taken = taken_by(jobs) if keeper else {}
+        self._lacking: set[str] | None = None
         self._stdin = b""
         self._notices: dict[str, list[str]] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
@@ -79,7 +76,7 @@ class FolderRun:
     def run(self) -> Summary:
         """Every job ends as done, skipped or failed, and is reported; a full disk ends the run."""
         self._look_ahead()
-        for folder in {job.output.parent for job in self._jobs.jobs if job.output is not None and self._journal}:
+        for folder in self._folders() if self._journal else ():
             sweep(folder)
         todo = [job for job in self._jobs.jobs if not self._is_done(job)]
         with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
@@ -93,6 +90,9 @@ class FolderRun:
             except BaseException:
                 self._stop.set()  # what is finished is still written; what is not leaves nothing behind
                 raise
+        label = self._jobs.jobs[0].label if len(self._jobs.jobs) == 1 else None
+        for text in sorted(self._lacking or ()):
+            self._report({"event": "notice", "input": label, "reason": text})
         left = len(todo) - self._done - self._failed
         return Summary(done=self._done, skipped=self._skipped, failed=self._failed, left=left)
 
@@ -122,14 +122,22 @@ class FolderRun:
 
     def _look_ahead(self) -> None:
         """Refuse before any work what would fail after it; take standard input, here where a signal ends the wait."""
-        for folder in {job.output.parent for job in self._jobs.jobs if job.output is not None}:
+        for folder in self._folders():
             check_writable(folder)
+        for label, text in self._jobs.notices:
+            self._report({"event": "notice", "input": label, "reason": text})
         if any(job.source is None for job in self._jobs.jobs):
             if sys.stdin is None:
                 raise PictureError("standard input is closed; send a picture to it")
             self._stdin = sys.stdin.buffer.read(LIMIT_BYTES + 1)
         if sys.stdout is None and any(job.output is None for job in self._jobs.jobs):
             raise WriteError("standard output is closed; send it somewhere")
+
+    def _folders(self) -> set[Path]:
+        """All that is written into."""
+        jobs = self._jobs.jobs
+        beside = {folder for job in jobs for folder in self._keeper.folders(job)} if self._keeper else set[Path]()
+        return beside | {job.output.parent for job in jobs if job.output is not None}
 
     def _opened(self) -> Planner:
         if self._restorer is None:
@@ -196,8 +204,9 @@ class FolderRun:
 
     def _planned(self, job: Job, picture: Picture, restorer: Planner) -> tuple[Work, Event]:
         work = restorer.plan(picture)
-        info = replace(picture.info, size=work.size_out)
-        for notice in check_format(output_format(job, self._files), info, quality=self._files.quality):
+        for path in self._keeper.paths(job, work) if self._keeper else ():
+            check_free(path, taken=self._taken, journal=self._journal, overwrite=self._files.overwrite)
+        for notice in check_format(output_format(job, self._files), work.info, quality=self._files.quality):
             self._notice(job, notice)
         return work, described(job, work, model=self._settings.model)
 
@@ -210,11 +219,12 @@ class FolderRun:
         begun = time.perf_counter()
         megapixels = work.size_out[0] * work.size_out[1] / 1e6
         outputs: list[Output] = []
+        aside = Aside()
 
         def open_rows() -> Output:
             for old in outputs:
                 old.abort()
-            outputs[:] = [Output(writers, lambda: self._writer(job, picture, work.size_out, begun), self._stop)]
+            outputs[:] = [Output(writers, lambda: self._writer(job, work, begun, aside), self._stop, aside.end)]
             return outputs[0]
 
         def progress(done: int, total: int) -> None:
@@ -224,8 +234,8 @@ class FolderRun:
 
         try:
             work.run(open_rows, progress=progress)
-            if self._after is not None:
-                self._after(job, work)
+            if self._keeper is not None:
+                self._keeper.keep(job, work, aside)
             outputs[0].finish()
         except (RestorerError, MemoryError):
             for output in outputs:
@@ -233,6 +243,9 @@ class FolderRun:
             raise
         for notice in work.notices:
             self._notice(job, notice)
+        if isinstance(work, Wanting):
+            lacking = set(work.lacking)
+            self._lacking = lacking if self._lacking is None else self._lacking & lacking
         seconds = time.perf_counter() - begun
         speed = {"seconds": round(seconds, 3), "megapixels_per_second": round(megapixels / max(1e-6, seconds), 3)}
         return job, outputs[0], {"event": "result", **described(job, work, model=self._settings.model), **speed}
@@ -248,43 +261,37 @@ class FolderRun:
         words = f"takes about {spoken(seconds)}{of_what}" + (quicker(self._settings.model) if seconds >= LONG else "")
         self._report({"event": "estimate", "seconds": round(seconds, 1), "reason": words})
 
-    def _writer(self, job: Job, picture: Picture, size: tuple[int, int], begun: float) -> RowWriter:
+    def _writer(self, job: Job, work: Work, begun: float, aside: Aside) -> RowWriter:
         target: Path | BinaryIO = sys.stdout.buffer if job.output is None else job.output
         if job.output is not None:
             make_folder(job.output.parent)
         return open_writer(
             target,
-            like=replace(picture.info, size=size),
+            like=work.info,
             format=output_format(job, self._files),
             quality=self._files.quality,
-            before_rename=lambda whole: self._note(job, whole, begun),
+            before_rename=lambda whole: self._note(job, whole, begun, aside),
         )
 
-    def _note(self, job: Job, whole: Path, begun: float) -> None:
-        """The journal's line is on the disk before the picture gets its name."""
+    def _note(self, job: Job, whole: Path, begun: float, aside: Aside) -> None:
+        """The journal's lines are on the disk before the picture gets its name, and that before its side files do."""
         if self._journal is None or job.source is None:
             return
         before = self._stamps[job.name]
-        self._journal.add(
-            Entry(
-                input=str(job.source),
-                output=job.name,
-                input_sha256=_digest(job.source, before),
-                input_stamp=before,
-                settings=self._settings_hash,
-                weights=self._weights,
-                engine=self._opened().engine.name,
-                precision=precision_of(self._opened().engine),
-                output_sha256=sha256(whole),
-                output_stamp=stamp(whole),
-                beside=self._beside_names(job),
-                seconds=round(time.perf_counter() - begun, 3),
-            )
+        entry = Entry(
+            input=str(job.source),
+            output=job.name,
+            input_sha256=_digest(job.source, before),
+            input_stamp=before,
+            settings=self._settings_hash,
+            weights=self._weights,
+            engine=self._opened().engine.name,
+            precision=precision_of(self._opened().engine),
+            output_sha256=sha256(whole),
+            output_stamp=stamp(whole),
+            seconds=round(time.perf_counter() - begun, 3),
         )
-
-    def _beside_names(self, job: Job) -> tuple[str, ...]:
-        assert self._journal is not None
-        return tuple(self._journal.named(path) for path in job.beside)
+        self._journal.add(*entries_of(entry, aside, self._journal))
 
     def _settle(self, *, keep: int) -> None:
         """Wait for writers until at most `keep` are under way."""
@@ -314,30 +321,10 @@ class FolderRun:
                 input_stamp=NO_STAMP,
                 settings=self._settings_hash,
                 weights=self._weights,
-                beside=self._beside_names(job),
                 state="failed",
                 reason=str(error),
             )
         )
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made, or into which nothing may be written."""
-    here = Path(os.path.abspath(folder))  # noqa: PTH100 -- absolute() leaves `..` in
-    while not os.path.lexists(here):
-        here = here.parent
-    if not here.is_dir():
-        raise WriteError(f"{folder}: cannot be made, {here} is not a folder; choose another output folder")
-    if not os.access(here, os.W_OK | os.X_OK):
-        raise WriteError(f"{folder}: no permission to write in {here}; choose another output folder")
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, or say in one line why not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise WriteError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
 
 
 def _no_room() -> OutOfMemoryError:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,28 +25,28 @@ KEPT_BY_PIL = ("dpi", "exif", "xmp")
 Run = Callable[[Picture], Picture]
 
 
-def worked(work: Work, picture: Picture, progress: Progress | None = None) -> Picture:
+def worked(work: Work, progress: Progress | None = None) -> Picture:
     """Do the work on a picture in memory: the result has its depth, alpha, profile and metadata."""
-    channels = picture.channels + (picture.alpha is not None)
+    info = work.info
     takers: list[ArrayTaker] = []
 
     def open_rows() -> RowTaker:
-        takers[:] = [ArrayTaker(work.size_out, channels, picture.pixels.dtype)]
+        takers[:] = [ArrayTaker(info.size, info.samples, info.dtype)]
         return takers[0]
 
     work.run(open_rows, progress=progress)
     array = takers[0].array
-    if picture.alpha is None:
-        return replace(picture, pixels=array)
-    return replace(picture, pixels=np.ascontiguousarray(array[:, :, :-1]), alpha=array[:, :, -1].copy())
+    colour, alpha = array[:, :, : info.channels], array[:, :, -1].copy() if info.alpha else None
+    return Picture(pixels=colour, alpha=alpha, icc=info.icc, dpi=info.dpi, meta=info.meta, source=info.source)
 
 
 def through_array(x: NDArray[Any], run: Run) -> NDArray[Any]:
-    """(H, W[, 1 to 4]) or (N, H, W, C) -> the same kind, through `run`; RGB, uint8, uint16 or float in [0, 1]."""
+    """(H, W[, 1 to 4]) or (N, H, W, C) -> the same kind, through `run`, which may make grey colour; RGB, uint8, uint16 or float in [0, 1]."""
     if x.ndim == 4 and len(x):
         return np.stack([through_array(item, run) for item in x]).astype(x.dtype, copy=False)
     if x.ndim == 2:
-        return through_array(x[:, :, None], run)[:, :, 0]
+        made = through_array(x[:, :, None], run)
+        return made[:, :, 0] if made.shape[2] == 1 else made
     if x.ndim != 3 or x.shape[2] not in (1, 2, 3, 4):
         raise PictureError(f"expected an array (H, W[, 1 to 4]) or (N, H, W, C), got shape {x.shape}")
     if x.dtype.name not in ARRAY_DTYPES and x.dtype.kind != "f":
@@ -71,12 +70,12 @@ def through_pil(image: Image.Image, run: Run) -> Image.Image:
     for notice in arrays.notices:
         log.warning("PIL image: %s", notice)
     deep = arrays.pixels.dtype == np.uint16  # PIL has no 16-bit grey with alpha
-    done = run(Picture(pixels=arrays.pixels, alpha=None if deep else arrays.alpha))
+    done = run(Picture(pixels=arrays.pixels, alpha=None if deep else arrays.alpha, icc=arrays.icc))
     array = _joined(done)
     out = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     out.info = {key: image.info[key] for key in KEPT_BY_PIL if key in image.info}
-    if arrays.icc is not None:
-        out.info["icc_profile"] = arrays.icc
+    if done.icc is not None:
+        out.info["icc_profile"] = done.icc
     return out
 
 

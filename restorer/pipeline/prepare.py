@@ -27,10 +27,11 @@ def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) ->
 def pad_to(x: Tensor, traits: Traits) -> Tensor:
     """(N, C, h, w) -> (N, C, h', w'): grow right and bottom by mirroring, to the network's multiple and least side."""
     h, w = x.shape[-2:]
-    return _grow(_grow(x, 2, _wanted(h, traits)), 3, _wanted(w, traits))
+    return _grow(_grow(x, 2, padded_side(h, traits)), 3, padded_side(w, traits))
 
 
-def _wanted(side: int, traits: Traits) -> int:
+def padded_side(side: int, traits: Traits) -> int:
+    """A side as the network takes it."""
     side = max(side, traits.min_side)
     return -(-side // traits.multiple_of) * traits.multiple_of
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from restorer.networks.spec import Traits
 from restorer.pipeline.events import Event, engine_told
 from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.guard import checked
-from restorer.pipeline.picture import PEAKS, Picture
+from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_for, plan_tiles, smaller_tile
 from restorer.pipeline.prepare import pad_to, to_batch
 from restorer.pipeline.settings import UpscaleSettings
@@ -106,6 +107,11 @@ class Upscale:
     def pixels(self) -> int:
         """What `progress` counts to: input pixels of all passes."""
         return _pixels_of(self.plans())
+
+    @property
+    def info(self) -> PictureInfo:
+        """What the result is, but for its pixels."""
+        return replace(self.picture.info, size=self.size_out)
 
     def told(self) -> Event:
         """What a plan and a result say of it; sizes are (width, height)."""

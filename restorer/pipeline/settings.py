@@ -11,6 +11,7 @@ from restorer.errors import UsageError, unknown_name
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 ENGINE_KINDS = ("auto", "eager", "compiled", "onnx", "openvino")
 NO_MODEL = "none"
+DIRECTIONS = ("a2b", "b2a")
 FACE_WORDS = ("all", "largest", "centre")
 SMALLEST_TILE = 32
 LONGEST_SIDE = 2**31 - 1
@@ -166,6 +167,66 @@ class FaceSettings:
     def digest(self) -> str:
         """Name these settings: equal settings, equal name."""
         counted = {**asdict(self), "background": self.background.digest()}
+        return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateSettings:
+    """How one picture is translated; its size stays. Everything here can change the pixels."""
+
+    model: str
+    """A name of `restorer models list`, or the path of a weights file."""
+    direction: str = "a2b"
+    """One of DIRECTIONS: b2a takes the model's opposite, or, of pairs, the right half as the input."""
+    pair: bool = False
+    """Pictures are two side by side, a left and b right: one half is the input, and its translation comes out."""
+    palette: str = ""
+    """A file of the colours that label maps may hold; grey ones are then numbers of colours. "" for other pictures."""
+    noise: int | None = None
+    """Seed of the noise that networks trained with dropout can make; None makes none."""
+    tile: int | None = None
+    """0 is the whole picture at once; a number is the height of bands, or the side of tiles where a network has them.
+
+    None chooses by network and memory.
+    """
+    precision: str = "auto"
+    engine: str = "auto"
+    device: str = "auto"
+    strength: float = 1.0
+    """1 is all network, 0 the input."""
+    keep_colour: bool = False
+    """Hold the low frequencies of the input's colour."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the weights cannot say about themselves, such as channels=bgr."""
+    max_megapixels_in: float = 100.0
+    """Larger inputs are refused."""
+
+    def __post_init__(self) -> None:
+        _choice("direction", self.direction, DIRECTIONS)
+        if self.noise is not None and not 0 <= self.noise < 2**31:
+            raise UsageError(f"noise must be a whole number from 0 to {2**31 - 1}, got {self.noise}")
+        assert self.finishing  # which refuses what it has in common with these
+
+    @property
+    def finishing(self) -> UpscaleSettings:
+        """What holds for the way of a picture's rows, whatever the command."""
+        return UpscaleSettings(
+            model=self.model,
+            scale=1,
+            tile=self.tile,
+            precision=self.precision,
+            engine=self.engine,
+            device=self.device,
+            strength=self.strength,
+            keep_colour=self.keep_colour,
+            max_megapixels_in=self.max_megapixels_in,
+            max_megapixels_out=self.max_megapixels_in,
+        )
+
+    def digest(self) -> str:
+        """Name these settings: equal settings, equal name; the limit does not count."""
+        counted = {k: v for k, v in asdict(self).items() if k != "max_megapixels_in"}
+        counted["strength"] = float(self.strength)
         return hashlib.sha256(json.dumps(counted, sort_keys=True, default=dict).encode()).hexdigest()
 
 

@@ -1,10 +1,10 @@
 """What a run over files needs of whatever it runs: a planner, its settings, and the work on one picture. Torch-free."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from restorer.pipeline.events import Event
-from restorer.pipeline.picture import Picture
+from restorer.pipeline.picture import Picture, PictureInfo
 
 if TYPE_CHECKING:
     from restorer.engines import Engine
@@ -17,6 +17,10 @@ class Work(Protocol):
 
     size_out: tuple[int, int]
 
+    @property
+    def info(self) -> PictureInfo:
+        """What the result is, but for its pixels."""
+
     def run(self, open_rows: "Callable[[], RowTaker]", *, progress: "Progress | None" = None) -> None:
         """Send finished rows to what `open_rows` gives; it is asked anew where the work begins anew."""
 
@@ -28,8 +32,17 @@ class Work(Protocol):
         """What should be said of the picture beside its result."""
 
 
+@runtime_checkable
+class Wanting(Protocol):
+    """Work whose settings may name what a picture lacks."""
+
+    @property
+    def lacking(self) -> list[str]:
+        """What it lacks, each in a sentence; said once a run, of what every picture lacks."""
+
+
 class Planner(Protocol):
-    """What a run needs of a Restorer or of Faces."""
+    """What a run needs of a Restorer, of Faces or of a Translator."""
 
     engine: "Engine"
 

@@ -1,6 +1,7 @@
 """Recipe -> what plays: networks with their first weights, the objective, optimisers, the average."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,10 +13,10 @@ from restorer.errors import UsageError, WeightsError
 from restorer.networks.discriminators import UNetDiscriminatorConfig, rename_discriminator
 from restorer.networks.spec import Facts, StateDict, Traits, get_spec
 from restorer.training.checkpoint import Parts, load_run
-from restorer.training.face_restoration import WHOLE
 from restorer.training.games import game_of
 from restorer.training.objective import Objective, Player, derived_seed
 from restorer.training.recipe import Recipe
+from restorer.training.sources import refusal_of_data
 from restorer.weights.find import find_weights
 from restorer.weights.read import RUN, read_checkpoint
 
@@ -31,26 +32,34 @@ class HasRates(Protocol):
         """Parameter -> factor of the player's rate; 1 for those not in it."""
 
 
-def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool = False) -> Parts:
-    """Everything that learns, in float32, on the device. The first weights follow from the seed."""
+def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool = False, resumed: bool = False) -> Parts:
+    """Everything that learns, in float32, on the device. The first weights follow from the seed.
+
+    `resumed`: a checkpoint brings all weights, and what the recipe starts from is not opened; it may be gone by now.
+    """
     with torch.random.fork_rng(), torch.device("cpu"):
         torch.manual_seed(derived_seed(recipe.train.seed, "first weights"))
-        objective = build_objective(recipe, trust_first_use=trust_first_use)
+        objective = build_objective(recipe, trust_first_use=trust_first_use, resumed=resumed)
     average = copy.deepcopy(objective.g).eval().requires_grad_(False)
     for network in (objective, average):
         network.to(device).to(memory_format=torch.channels_last)
     return Parts(objective=objective, optimisers=_optimisers(recipe, objective), average=average)
 
 
-def build_objective(recipe: Recipe, *, trust_first_use: bool = False) -> Objective:
-    """The players and what they want; learned weights only where the recipe starts from some."""
-    return game_of(recipe.weights).objective(recipe, _generator(recipe), _discriminator(recipe), trust_first_use)
+def build_objective(recipe: Recipe, *, trust_first_use: bool = False, resumed: bool = False) -> Objective:
+    """The players and what they want; learned weights only where the recipe starts from some, and is not resumed."""
+    game = game_of(recipe.weights)
+    make = game.resumed if resumed and game.resumed is not None else game.objective
+    begun = replace(recipe, start="", discriminator_start="") if resumed else recipe
+    return make(recipe, _generator(begun), _discriminator(begun), trust_first_use)
 
 
 def checked_traits(recipe: Recipe) -> Traits:
     """What the pictures of a run must be like; players that do not fit each other or the game are refused."""
     traits = get_spec(recipe.network).traits(recipe.config)
-    reason = game_of(recipe.weights).refusal(recipe, traits)
+    game = game_of(recipe.weights)
+    reason = refusal_of_data(recipe.data, game, degraded=recipe.degradation is not None)
+    reason = reason or game.refusal(recipe, traits)
     if reason is not None:
         raise UsageError(reason)
     if isinstance(recipe.discriminator, UNetDiscriminatorConfig) and recipe.data.crop % 8:
@@ -62,23 +71,53 @@ def checked_traits(recipe: Recipe) -> Traits:
 
 
 def facts_of(recipe: Recipe) -> Facts:
-    """What the generator's weights do not say of its network: such as an activation without weights."""
-    activation = getattr(recipe.config, "activation", None)
-    return {} if activation is None else {"activation": activation}
+    """What the generator's weights do not say of its network: such as an activation without weights, or dropout."""
+    told = {
+        "activation": getattr(recipe.config, "activation", None),
+        "dropout": getattr(recipe.config, "dropout", None),
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _generator(recipe: Recipe) -> nn.Module:
-    network = get_spec(recipe.network).build(recipe.config)
+    network = game_of(recipe.weights).generator(recipe)
     if recipe.start:
-        resampling = getattr(recipe.config, "resampling", None)  # which some published files leave to be told
-        model = open_model(recipe.start, facts={} if resampling is None else {"resampling": resampling})
-        if (model.spec.name, model.config) != (recipe.network, recipe.config):
-            raise UsageError(
-                f"start: '{recipe.start}' is {model.spec.name} with {model.config}, this recipe wants {recipe.network} "
-                f"with {recipe.config}; choose the recipe or the config.* settings to fit"
-            )
-        network.load_state_dict(model.network.state_dict())
+        part, weights = _start_of(network, recipe)
+        _load(part, weights, f"start: {recipe.start}")
     return network.train().requires_grad_(True)
+
+
+def _start_of(network: nn.Module, recipe: Recipe) -> tuple[nn.Module, StateDict]:
+    """-> (what the recipe's start is loaded into, its weights)."""
+    if isinstance(network, nn.ModuleDict):
+        weights = read_checkpoint(find_weights(recipe.start).path).weights
+        if _place_of(weights, network) is network:
+            return network, weights
+    told = {"resampling": getattr(recipe.config, "resampling", None)}  # which some published files leave to be told
+    told |= {"dropout": getattr(recipe.config, "dropout", None)}
+    model = open_model(recipe.start, facts={name: value for name, value in told.items() if value is not None})
+    if (model.spec.name, model.config) != (recipe.network, recipe.config):
+        raise UsageError(
+            f"start: '{recipe.start}' is {model.spec.name} with {model.config}, this recipe wants {recipe.network} "
+            f"with {recipe.config}; choose the recipe or the config.* settings to fit"
+        )
+    weights = model.network.state_dict()
+    return _place_of(weights, network), weights
+
+
+def _place_of(weights: StateDict, network: nn.Module) -> nn.Module:
+    """What weights are loaded into: all of a player, or its first network where they are those of one of several."""
+    if not isinstance(network, nn.ModuleDict) or any(name.partition(".")[0] in network for name in weights):
+        return network
+    return next(iter(network.values()))
+
+
+def _load(network: nn.Module, weights: StateDict, what: str) -> None:
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{what}: {reason}") from None
 
 
 def _discriminator(recipe: Recipe) -> nn.Module | None:
@@ -87,13 +126,8 @@ def _discriminator(recipe: Recipe) -> nn.Module | None:
         return network
     assert recipe.discriminator is not None
     weights = _discriminator_weights(find_weights(recipe.discriminator_start).path)
-    holds_all = any(name.startswith(f"{WHOLE}.") for name in weights)  # others hold one network
-    first = network[WHOLE] if isinstance(network, nn.ModuleDict) and not holds_all else network
-    try:
-        first.load_state_dict(dict(rename_discriminator(weights, recipe.discriminator)))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"discriminator_start: {recipe.discriminator_start}: {reason}") from None
+    renamed = rename_discriminator(weights, recipe.discriminator)
+    _load(_place_of(weights, network), renamed, f"discriminator_start: {recipe.discriminator_start}")
     return network
 
 

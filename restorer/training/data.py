@@ -3,37 +3,34 @@
 However many threads read ahead, whichever process asks, and however often a run was stopped: step 1000 is the same.
 """
 
-import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restorer import machine
 from restorer.errors import DataError, PictureError
 from restorer.networks.spec import Traits
+from restorer.training.keeping import Crop, Kept, LeftOut, shuffled, with_channels
 from restorer.training.objective import Batch, derived_seed
 from restorer.training.pictures import open_pictures, paired
 
-log = logging.getLogger(__name__)
-Crop = NDArray[Any]
-LUMA = (0.299, 0.587, 0.114)
-_TOLD = 5
-"""Bad files that are named; after them, only counted."""
+_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which pictures, and what is cut out of them."""
 
+    place: ClassVar[str] = "high"
+    """The setting that --data sets."""
+
+    kind: Literal["pictures"] = "pictures"
     high: str = ""
     """The truth: a folder, a glob, a .txt list, .tar shards or an LMDB folder. --data sets it."""
     low: str = ""
@@ -55,6 +52,28 @@ class DataConfig:
         if not 0 <= self.cache <= 0.9:
             raise ValueError(f"cache must be in [0, 0.9], got {self.cache}")
 
+    @property
+    def where(self) -> str:
+        """The pictures as the user named them; empty where nobody did."""
+        return self.high
+
+
+class CropSource(Protocol):
+    """What batches are made of: crops that follow from a position and a random state. Safe for several threads."""
+
+    seed: int
+
+    @property
+    def bad(self) -> int:
+        """How many pictures have been left out so far."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def crops(self, position: int, rng: np.random.Generator) -> tuple[Crop, Crop | None]:
+        """The place in an endless shuffled sequence -> (truth, partner), each (h, w, C)."""
+        ...
+
 
 class Source:
     """Crops of pictures, and what went wrong with them. Safe to be asked by several threads."""
@@ -72,10 +91,8 @@ class Source:
         self._side, self._whole = config.crop + 2 * margin, whole
         self.high = open_pictures(config.high)
         self.low = paired(self.high, open_pictures(config.low), scale) if config.low else None
-        self._cache: dict[tuple[bool, int], Crop] = {}
-        self._room = int(config.cache * machine.look().memory_total / processes)
-        self._bad: dict[int, str] = {}
-        self._lock = threading.Lock()
+        self._cache = Kept(config.cache, processes)
+        self._bad = LeftOut(config.high)
 
     def __len__(self) -> int:
         return len(self.high.names)
@@ -91,16 +108,8 @@ class Source:
         A picture that cannot be used is named, counted and passed over for the next one.
         """
         epoch, place = divmod(position, len(self))
-        number = int(_shuffled(self.seed, epoch, len(self))[place])
-        for step in range(len(self)):
-            at = (number + step) % len(self)
-            if at in self._bad:
-                continue
-            try:
-                return self._cut(at, rng)
-            except PictureError as error:
-                self._leave_out(at, str(error))
-        raise DataError(f"none of the {len(self)} pictures of '{self.config.high}' can be used: {self._bad[number]}")
+        number = int(shuffled(self.seed, epoch, len(self))[place])
+        return self._bad.usable(number, len(self), lambda at: self._cut(at, rng))
 
     def _cut(self, number: int, rng: np.random.Generator) -> tuple[Crop, Crop | None]:
         high, low = self._read(number, small=False), self._read(number, small=True) if self.low else None
@@ -132,27 +141,9 @@ class Source:
         return config.flip and across, config.turn and down, config.turn and transpose
 
     def _read(self, number: int, *, small: bool) -> Crop:
-        pixels = self._cache.get((small, number))
-        if pixels is None:
-            source = self.low if small and self.low is not None else self.high
-            pixels = _with_channels(source.read(number), self.channels)
-            with self._lock:
-                if pixels.nbytes <= self._room and (small, number) not in self._cache:
-                    self._room -= pixels.nbytes
-                    self._cache[small, number] = pixels
+        source = self.low if small and self.low is not None else self.high
+        (pixels,) = self._cache.get((small, number), lambda: (with_channels(source.read(number), self.channels),))
         return pixels
-
-    def _leave_out(self, number: int, why: str) -> None:
-        with self._lock:
-            self._bad[number] = why
-            count = len(self._bad)
-        if count <= _TOLD:
-            log.warning("left out: %s%s", why, "; more are only counted" if count == _TOLD else "")
-
-
-@lru_cache(maxsize=4)
-def _shuffled(seed: int, epoch: int, count: int) -> NDArray[np.intp]:
-    return np.random.default_rng(derived_seed(seed, "epoch", epoch)).permutation(count)
 
 
 def _moved(crop: Crop, bits: tuple[bool, bool, bool]) -> Crop:
@@ -162,17 +153,14 @@ def _moved(crop: Crop, bits: tuple[bool, bool, bool]) -> Crop:
     return crop.transpose(1, 0, 2) if transpose else crop
 
 
-def _with_channels(pixels: Crop, channels: int) -> Crop:
-    if pixels.shape[2] == channels:
-        return pixels
-    if channels == 1:
-        grey = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)
-        return (grey if pixels.dtype == np.float32 else np.rint(grey)).astype(pixels.dtype)[:, :, None]
-    return np.repeat(pixels, channels, axis=2)
-
-
 def to_tensor(crops: Sequence[Crop]) -> Tensor:
     """[(h, w, C), ...] of one size -> (N, C, h, w) in [0, 1]."""
+    sizes = sorted({f"{crop.shape[1]}x{crop.shape[0]}" for crop in crops})
+    if len(sizes) > 1:
+        raise DataError(
+            f"the pictures of one batch have several sizes ({', '.join(sizes[:_SHOWN])}); set train.batch=1, or choose "
+            "data.preprocess=resize_and_crop"
+        )
     stacked = [torch.from_numpy(np.ascontiguousarray(_unit(crop))) for crop in crops]
     return torch.stack(stacked).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
@@ -187,7 +175,7 @@ Make = Callable[[int, int], Batch]
 """(step, turn) -> the batch of this process."""
 
 
-def batches_of(source: Source, *, batch: int, rank: int, processes: int, turns: int) -> Make:
+def batches_of(source: CropSource, *, batch: int, rank: int, processes: int, turns: int) -> Make:
     """Say how the batch of a turn is made: `batch` pictures over all processes, of which this one gets its share.
 
     `turns` is how many turns a step usually has, so that each picture is seen once before any is seen again.

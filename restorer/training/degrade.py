@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorer.training.blur import BlurConfig, Kernel, Range, check_chances, check_ranges, draw_kernel, draw_sinc
-from restorer.training.data import LUMA
 from restorer.training.jpeg import model_jpeg, real_jpeg
+from restorer.training.keeping import LUMA
 
 Filter = Literal["area", "bilinear", "bicubic"]
 Encoder = Literal["model", "real"]

@@ -10,8 +10,9 @@ from torch import Tensor
 from restorer.errors import PictureError, UsageError
 from restorer.pipeline.picture import Picture
 from restorer.training.build import checked_traits
-from restorer.training.data import Crop, to_tensor
+from restorer.training.data import to_tensor
 from restorer.training.degrade import DegradationConfig, draw, told
+from restorer.training.keeping import Crop
 from restorer.training.objective import derived_seed
 from restorer.training.pairing import paired_up, without_margin
 from restorer.training.picture_grid import write_grid

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from restorer.networks.features import Features
-from restorer.networks.spec import get_spec
 from restorer.training.build import checked_traits
-from restorer.training.face_restoration import WHOLE
 from restorer.training.games import game_of
 from restorer.training.recipe import Recipe
 
@@ -21,15 +19,14 @@ def estimate(recipe: Recipe) -> Iterator[str]:
     """Lines that say it. Activations are counted by running the networks on shapes without numbers."""
     traits, train = checked_traits(recipe), recipe.train
     with torch.device("meta"):
-        g = get_spec(recipe.network).build(recipe.config).train()
-        d = game_of(recipe.weights).discriminator(recipe)
+        game = game_of(recipe.weights)
+        g, d = game.generator(recipe).train(), game.discriminator(recipe)
         side, n = recipe.data.crop, train.batch // train.accumulate
         small = side // traits.scale
         kept = _Kept()
         with kept:
-            high = g(torch.zeros((n, traits.latent) if traits.latent else (n, traits.in_channels, small, small)))
-            if d is not None:
-                (d[WHOLE] if isinstance(d, nn.ModuleDict) else d)(high)
+            given = torch.zeros((n, traits.latent) if traits.latent else (n, traits.in_channels, small, small))
+            high = game.rehearsed(recipe, g, d, given)
             if getattr(recipe.weights, "perceptual", 0) or getattr(recipe.weights, "style", 0):
                 Features(recipe.features.network, [layer for layer, _ in recipe.features.layers])(high)
     learned = _count(g) * (ADAM + 1) + (_count(d) * ADAM if d is not None else 0)
@@ -48,7 +45,7 @@ def _count(network: nn.Module) -> int:
 
 
 class _Kept(torch.autograd.graph.saved_tensors_hooks):
-    """Adds up what is kept for the way back; each tensor once."""
+    """Adds up what is kept for the way back, each tensor once; frozen weights too, but not those that learn."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -56,7 +53,8 @@ class _Kept(torch.autograd.graph.saved_tensors_hooks):
         super().__init__(self._keep, lambda tensor: tensor)
 
     def _keep(self, tensor: Tensor) -> Tensor:
-        if not any(tensor is known for known in self._seen):
+        learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad  # which optimisers are counted with
+        if not learns and not any(tensor is known for known in self._seen):
             self._seen.append(tensor)
             self.bytes += tensor.numel() * tensor.element_size()
         return tensor

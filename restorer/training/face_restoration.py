@@ -17,6 +17,7 @@ from restorer.losses.adversarial import Logits, gan_loss
 from restorer.losses.components import PARTS, Part, component_style, crop, places
 from restorer.losses.identity import Identity
 from restorer.losses.pixel import PIXEL_LOSSES, pixel_loss
+from restorer.networks.arcface import ArcFace, ArcFaceConfig
 from restorer.networks.discriminators import build_discriminator
 from restorer.networks.face_discriminators import ComponentDiscriminator, ComponentDiscriminatorConfig
 from restorer.networks.gfpgan import GFPGAN, GFPGANConfig
@@ -24,6 +25,7 @@ from restorer.networks.spec import Model, Traits, at_least_one
 from restorer.networks.style_layers import Synthesis, halved
 from restorer.networks.stylegan2 import StyleGAN2, StyleGAN2Config
 from restorer.training.adversary import Adversary
+from restorer.training.data import DataConfig
 from restorer.training.feature_losses import looking_through
 from restorer.training.game import Game
 from restorer.training.objective import Batch, Now, Objective, Penalty, Player, Terms
@@ -230,6 +232,7 @@ def _refusal_of_faces(recipe: "Recipe") -> str | None:
     side = recipe.config.side
     if recipe.data.crop != side:
         return f"this generator takes faces of side {side}, data.crop is {recipe.data.crop}; set one to fit"
+    assert isinstance(recipe.data, DataConfig), "checked before"
     if recipe.data.turn:
         return "aligned faces stand upright: set data.turn=false"
     if recipe.degradation is None and not recipe.data.low:
@@ -271,6 +274,13 @@ def _objective(recipe: "Recipe", g: nn.Module, d: nn.Module | None, trust_first_
         )
     if weights.painter:
         g.painter.load_state_dict(_painter(weights.painter, g.config, trust_first_use).state_dict())
+    return _resumed(recipe, g, d, trust_first_use)
+
+
+def _resumed(recipe: "Recipe", g: nn.Module, d: nn.Module | None, trust_first_use: bool) -> Objective:
+    """The players as they are, which a checkpoint fills; what looks at faces without learning is in none."""
+    weights = recipe.weights
+    assert isinstance(weights, FaceWeights) and isinstance(g, GFPGAN) and (d is None or isinstance(d, nn.ModuleDict))
     told_apart = {"identity": _identity(weights, trust_first_use)} if weights.identity else {}
     compared = looking_through(
         recipe.features, perceptual=weights.perceptual, style=weights.style, trust_first_use=trust_first_use
@@ -314,6 +324,20 @@ def _identity(weights: FaceWeights, trust_first_use: bool) -> Identity:
     return Identity(model.network, side=model.config.side, weight=weights.identity)
 
 
+def _rehearsed(recipe: "Recipe", g: nn.Module, d: nn.Module | None, given: Tensor) -> Tensor:
+    """The face, its components, and who it is; these as for the published network, whose file is not opened."""
+    weights, made = recipe.weights, g(given)
+    assert isinstance(weights, FaceWeights)
+    if isinstance(d, nn.ModuleDict):
+        d[WHOLE](made)
+        for part in weights.parts:
+            side = places(recipe.config.side)[part].side
+            d[part](made[..., :side, :side])  # any part of this size: only shapes count
+    if weights.identity:
+        Identity(ArcFace(ArcFaceConfig()), weight=weights.identity)(made, made)
+    return made
+
+
 @torch.no_grad()
 def _columns(average: nn.Module, batch: Batch) -> list[Tensor]:
     """With the noise that is stored in the weights."""
@@ -327,5 +351,7 @@ FACE_RESTORATION = Game(
     columns=_columns,
     caption=RESTORATION.caption,
     discriminator=_discriminator,
+    resumed=_resumed,
+    rehearsed=_rehearsed,
     whole=True,
 )

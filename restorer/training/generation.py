@@ -17,6 +17,7 @@ from restorer.networks.spec import Traits
 from restorer.networks.style_layers import in_full
 from restorer.networks.stylegan2 import StyleGAN2
 from restorer.training.adversary import Adversary
+from restorer.training.data import DataConfig
 from restorer.training.game import Game
 from restorer.training.objective import Batch, Now, Objective, Penalty, Player, Terms
 
@@ -159,6 +160,7 @@ def _refusal(recipe: "Recipe", traits: Traits) -> str | None:
         return f"this generator makes pictures of side {side}, data.crop is {recipe.data.crop}; set one to fit"
     if recipe.discriminator.channels != 3:
         return f"this generator makes pictures in colour, discriminator.channels is {recipe.discriminator.channels}"
+    assert isinstance(recipe.data, DataConfig), "checked before"
     if recipe.degradation is not None or recipe.data.low:
         return "pictures from noise are not degraded and have no partners; set degradation=none and no data.low"
     return None

@@ -19,7 +19,8 @@ from restorer.training.averaging import decay_at, update_average
 from restorer.training.board import Board
 from restorer.training.build import build_parts, checked_traits, facts_of
 from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
-from restorer.training.data import ReadAhead, Source, batches_of
+from restorer.training.data import CropSource, ReadAhead, batches_of
+from restorer.training.game import generators_of
 from restorer.training.games import game_of
 from restorer.training.objective import Batch, Clock, Rules, Turns, gan_step
 from restorer.training.pairing import margin_of
@@ -27,6 +28,7 @@ from restorer.training.picture_grid import write_grid
 from restorer.training.recipe import Recipe, as_data
 from restorer.training.report import write_report
 from restorer.training.schedule import d_turns_at, g_updates_before, rate_at
+from restorer.training.sources import open_source
 from restorer.training.watch import GIVE_UP, Readings, Watch, Window, evaluating, looked_at
 from restorer.weights.safe import write_safetensors
 from restorer.weights.whole import write_whole
@@ -48,7 +50,7 @@ class Run:
     traits: Traits
     folder: Path
     parts: Parts
-    source: Source
+    source: CropSource
     fabric: "Fabric"
     board: Board | None
     """None in processes that do not write."""
@@ -130,6 +132,8 @@ def open_fabric(recipe: Recipe, *, device: str = "auto", devices: int = 1) -> "F
     precision = recipe.train.precision
     half = precision == "bf16" or (precision == "auto" and fast)
     strategy = "ddp" if devices > 1 else "auto"
+    for name in ("lightning.fabric", "lightning.pytorch"):  # either has its own words for the precision
+        logging.getLogger(name).setLevel(logging.WARNING)
     places = [chosen.index] if is_named and chosen.index is not None and kind == "cuda" else devices
     return Fabric(accelerator=kind, devices=places, strategy=strategy, precision="bf16-mixed" if half else "32-true")
 
@@ -148,12 +152,12 @@ def _opened(
     traits = checked_traits(recipe)
     seed = recipe.train.seed
     margin = margin_of(recipe.degradation)
-    source = Source(
-        recipe.data, traits, seed=seed, processes=fabric.world_size, margin=margin, whole=game_of(recipe.weights).whole
+    source = open_source(
+        recipe.data, traits, game_of(recipe.weights), seed=seed, processes=fabric.world_size, margin=margin
     )
     if recipe.train.batch > len(source):
         say(f"the batch of {recipe.train.batch} is larger than the {len(source)} pictures: each is in it several times")
-    parts = build_parts(recipe, fabric.device, trust_first_use=trust_first_use)
+    parts = build_parts(recipe, fabric.device, trust_first_use=trust_first_use, resumed=resume)
     step = 0
     if resume:
         path = latest(folder)
@@ -325,12 +329,13 @@ def _show(run: Run, step: int, samples: Mapping[str, Tensor]) -> None:
 
 
 def _saved(run: Run, step: int) -> Path:
-    """Write the checkpoint, and the generator alone; only then are old checkpoints removed."""
+    """Write the checkpoint, and each generator alone; only then are old checkpoints removed."""
     recipe, path = run.recipe, run.folder / f"step-{step:07d}.safetensors"
     if run.is_first:
         facts = facts_of(recipe)
         path = save_run(run.folder, run.parts, step=step, recipe=as_data(recipe), facts=facts)
-        write_safetensors(run.folder / "generator.safetensors", run.parts.average.state_dict(), facts)
+        for name, network in generators_of(run.parts.average).items():
+            write_safetensors(run.folder / f"{name}.safetensors", network.state_dict(), facts)
         remove_older(run.folder, keep=recipe.train.keep)
     run.fabric.barrier()
     return path

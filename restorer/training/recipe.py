@@ -18,6 +18,7 @@ from restorer.training.games import WEIGHTS, Weights
 from restorer.training.objective import Order
 from restorer.training.pairing import DEGRADATIONS, Degradation
 from restorer.training.schedule import Cadence, Schedule
+from restorer.training.sources import DATA, Data
 from restorer.training.super_resolution import RestorationWeights
 
 
@@ -73,7 +74,8 @@ class Recipe:
     config: Any
     """Of the network."""
     start: str = ""
-    """Weights that the generator starts from: a model's name or a file, such as a checkpoint of another run."""
+    """Weights that the generator starts from: a model's name or a file, such as a checkpoint of another run. Of two
+    generators a file of one starts the first, a2b."""
     discriminator: DiscriminatorConfig | None = None
     discriminator_start: str = ""
     """Weights that the discriminator starts from."""
@@ -84,7 +86,7 @@ class Recipe:
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     cadence: Cadence = field(default_factory=Cadence)
     schedule: Schedule = field(default_factory=Schedule)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: Data = field(default_factory=DataConfig)
     degradation: Degradation | None = None
     """What the truth is put through to become small; none shrinks it bicubically."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -99,7 +101,7 @@ class Recipe:
         side = getattr(self.discriminator, "side", self.data.crop)
         if side != self.data.crop:
             raise ValueError(f"this discriminator takes pictures of side {side}, data.crop is {self.data.crop}")
-        if self.degradation is not None and self.data.low:
+        if self.degradation is not None and isinstance(self.data, DataConfig) and self.data.low:
             raise ValueError("data.low are small pictures, so nothing is left to degrade; choose a recipe without")
 
 
@@ -144,6 +146,7 @@ CHOICES: Mapping[str, Mapping[str, type[Any]]] = {
     "discriminator": DISCRIMINATORS,
     "degradation": DEGRADATIONS,
     "weights": WEIGHTS,
+    "data": DATA,
 }
 """Groups of several kinds: `discriminator.kind=unet` brings that kind's usual numbers, `discriminator=none` none."""
 NONE = "none"

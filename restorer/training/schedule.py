@@ -47,8 +47,10 @@ class Schedule:
 
     kind: Literal["constant", "steps", "cosine", "linear"] = "constant"
     """steps: times `factor` at each milestone. cosine: from 1 to `floor` in each period, then anew. linear: flat until
-    the first milestone, then to 0 at the end of the run."""
+    the first milestone, then a little lower with every step, to 0 at the end of the run."""
     milestones: tuple[int, ...] = ()
+    flat: float = 0.0
+    """Share of the run in which linear is flat, where it has no milestone."""
     factor: float = 0.5
     periods: tuple[int, ...] = ()
     floor: float = 1e-7
@@ -59,6 +61,8 @@ class Schedule:
             raise ValueError("a cosine schedule needs periods")
         if any(number < 1 for number in (*self.milestones, *self.periods)):
             raise ValueError("milestones and periods must be at least 1")
+        if not 0 <= self.flat <= 1:
+            raise ValueError(f"flat must be in [0, 1], got {self.flat}")
 
 
 def rate_at(schedule: Schedule, rate: float, update: int, steps: int) -> float:
@@ -77,6 +81,6 @@ def rate_at(schedule: Schedule, rate: float, update: int, steps: int) -> float:
             done -= period
         return schedule.floor
     if schedule.kind == "linear":
-        flat = schedule.milestones[0] if schedule.milestones else 0
+        flat = schedule.milestones[0] if schedule.milestones else int(schedule.flat * steps)
         return rate * min(1.0, max(0.0, (steps - update) / max(1, steps - flat)))
     return rate

@@ -144,8 +144,9 @@ def _permitted_url(record: Record, expected: str | None, trust_first_use: bool) 
             f"no direct address is known for '{record.name}'; get {record.file} from {record.source}"
             " and give its path, or put it into a folder that RESTORER_WEIGHTS names"
         )
-    if not is_allowed(record.url):
-        raise DownloadError(f"{record.url} is not https; '{record.name}' is not downloaded")
+    if not is_allowed(record.url) and not _is_plain_and_trusted(record, trust_first_use):
+        trust = "; --trust-first-use takes it as it comes" if _is_plain_and_trusted(record, True) else ""
+        raise DownloadError(f"{record.url} is not https; '{record.name}' is not downloaded{trust}")
     if is_offline():
         raise DownloadError(f"RESTORER_OFFLINE is set, so '{record.name}' is not downloaded; unset it, or give a path")
     if expected is None and not trust_first_use:
@@ -154,6 +155,12 @@ def _permitted_url(record: Record, expected: str | None, trust_first_use: bool) 
             " and hold later ones to it"
         )
     return record.url
+
+
+def _is_plain_and_trusted(record: Record, trust_first_use: bool) -> bool:
+    """Plain http is asked only where no hash was ever published and the user takes the file as it comes."""
+    unknown = record.sha256 is None and not record.sha256_prefix
+    return trust_first_use and unknown and str(record.url).startswith("http://")
 
 
 def _download(job: Transfer, record: Record, expected: str | None, tries: int, pause: float) -> str:

@@ -32,7 +32,7 @@ class Record:
     scale: int
     """Output side over input side."""
     file: str
-    """The file name under which it was published."""
+    """The file name under which it was published; one of its own where others were published under the same."""
     url: str | None = None
     """Where exactly these bytes can be had without a browser."""
     sha256: str | None = None
@@ -57,6 +57,8 @@ class Record:
     """The record at the other end of --denoise: same network, other training."""
     denoise: float | None = None
     """Where partnered weights stand between 0 (leave the noise) and 1 (remove it) when they are used alone."""
+    opposite: str | None = None
+    """The record that translates the other way, between the same two kinds of picture."""
     is_own: bool = False
     """Trained by this project's recipe, and part of the package."""
     quicker: tuple[str, int] | None = None

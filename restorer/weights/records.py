@@ -7,6 +7,7 @@ from restorer.errors import UnknownNameError, UsageError
 from restorer.weights.face_records import FACES
 from restorer.weights.own import OWN
 from restorer.weights.record import Provider, Record
+from restorer.weights.translation_records import TRANSLATIONS
 
 
 def get_record(name: str) -> Record:
@@ -335,4 +336,4 @@ _RECORDS = (
     ),
 )
 
-CHECKPOINTS: dict[str, Record] = {record.name: record for record in (*OWN, *_RECORDS, *FACES)}
+CHECKPOINTS: dict[str, Record] = {record.name: record for record in (*OWN, *_RECORDS, *FACES, *TRANSLATIONS)}

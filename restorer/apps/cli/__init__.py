@@ -13,7 +13,7 @@ from typing import cast
 
 import typer
 
-from restorer.apps.cli import degrade, doctor, evaluate, export, faces, models, screen, train, upscale
+from restorer.apps.cli import degrade, doctor, evaluate, export, faces, models, screen, train, translate, upscale
 from restorer.errors import RestorerError, UsageError, WriteError
 
 WrongUsage: type[Exception] = typer.BadParameter.__mro__[2]
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("upscale", no_args_is_help=True)(upscale.upscale)
 app.command("faces", no_args_is_help=True)(faces.faces)
+app.command("translate", no_args_is_help=True)(translate.translate)
 app.command("export", no_args_is_help=True)(export.export)
 app.command("train", no_args_is_help=True)(train.train)
 app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)

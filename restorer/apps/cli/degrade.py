@@ -33,7 +33,8 @@ def degrade(
     if Path(out).suffix.lower() in WRITABLE and Path(out).suffix.lower() != ".png":
         raise UsageError(f"{out}: degraded pictures are written as PNG; give such a name, or a folder")
     files = FileSettings(format="png", recursive=recursive, overwrite=overwrite)
-    jobs = plan_jobs(inputs, out, files).jobs
+    planned = plan_jobs(inputs, out, files)
+    jobs = planned.jobs
     there = [job.output for job in jobs if job.output is not None and job.output.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]}: exists; give --overwrite, or another folder")
@@ -45,6 +46,8 @@ def degrade(
 
     chosen = changed(get_recipe(recipe), dict(setting_of(text) for text in settings or []))
     scale_of(chosen)
+    for label, reason in planned.notices:
+        tell(f"{label}: {reason}")
     failed = 0
     for job in jobs:
         try:

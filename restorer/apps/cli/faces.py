@@ -1,6 +1,5 @@
 """restorer faces: faces in pictures and folders, restored and put back; the rest enlarged."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +8,12 @@ from restorer.apps.cli.runs import check_stdout, model_names, opened, run
 from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.apps.cli.words import facts_of, strengths_of, tile_of
 from restorer.errors import DownloadError, UsageError, WeightsError
-from restorer.pipeline.files import FileSettings, Job
+from restorer.pipeline.faces.beside import FaceKeeper
+from restorer.pipeline.files import FileSettings
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
 
 if TYPE_CHECKING:
     from restorer.api import Faces
-    from restorer.pipeline.work import Work
 
 STAND_IN = "realesrgan-x4plus"
 
@@ -75,10 +74,10 @@ def faces(
         strengths=strengths_of(face_strength), match_colour=not own_colours, aligned=aligned, facts=facts_of(fact),
     )  # fmt: skip
     check_stdout(out, as_json=json)
-    after, kept = _keeper(out, save_crops, compare=compare, sidecar=sidecar)
+    keeper = _keeper(out, save_crops, compare=compare, sidecar=sidecar)
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
-        return run_faces(inputs, out, settings, files, screen, dry_run=dry_run, after=after, kept=kept)
+        return run_faces(inputs, out, settings, files, screen, dry_run=dry_run, keeper=keeper)
 
 
 def run_faces(
@@ -89,8 +88,7 @@ def run_faces(
     screen: Screen,
     *,
     dry_run: bool,
-    after: "Callable[[Job, Work], None] | None" = None,
-    kept: str = "",
+    keeper: FaceKeeper | None = None,
 ) -> int:
     """As `run`, for faces; says what would do where the face model's weights are not to be had."""
     from restorer.pipeline.faces.at_hand import files_beside, with_parser
@@ -109,7 +107,7 @@ def run_faces(
     try:
         return run(
             inputs, out, settings, files, screen,
-            names=names, open_all=open_faces, dry_run=dry_run, after=after, beside=beside, kept=kept,
+            names=names, open_all=open_faces, dry_run=dry_run, keeper=keeper, beside=beside,
         )  # fmt: skip
     except (WeightsError, DownloadError) as e:
         if settings.model == STAND_IN or settings.model not in str(e):
@@ -125,16 +123,10 @@ def _scale_of(scale: float | None, others: tuple[float | None, ...], *, aligned:
     return scale if sized else 2.0
 
 
-def _keeper(out: str, crops: str, *, compare: bool, sidecar: bool) -> tuple["Callable[[Job, Work], None] | None", str]:
-    """What is written beside each picture, and its name for the journal."""
+def _keeper(out: str, crops: str, *, compare: bool, sidecar: bool) -> FaceKeeper | None:
+    """What is written beside each picture."""
     if out == "-" and (compare or sidecar):
         raise UsageError("--compare and --sidecar write beside the output; name a file or a folder")
     if not (crops or compare or sidecar):
-        return None, ""
-
-    def keep(job: Job, work: "Work") -> None:
-        from restorer.pipeline.faces.keep import keep_beside
-
-        keep_beside(job, work, crops=Path(crops) if crops else None, compare=compare, sidecar=sidecar)
-
-    return keep, f"-{crops}-{compare:d}-{sidecar:d}"
+        return None
+    return FaceKeeper(crops=crops, compare=compare, sidecar=sidecar)

@@ -1,4 +1,4 @@
-"""restorer models: list, info, fetch, convert."""
+"""restorer models: list, info, fetch, convert, recipe."""
 
 import json
 from pathlib import Path
@@ -103,16 +103,17 @@ def fetch(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A name, a weights file of any readable kind, or options.yml.")],
+    source: Annotated[str, typer.Argument(help="A name, a weights file of any readable kind, or options.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write; of options, a .toml recipe.")],
     fact: Annotated[list[str] | None, typer.Option(help="key=value to store with the weights.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> int:
     """Read weights, recognise their network, and write them as safetensors under its own key names.
 
-    An option file of BasicSR or Real-ESRGAN becomes a recipe; every key that it does not follow is listed.
+    An option file of BasicSR or Real-ESRGAN (.yml), or of pytorch-CycleGAN-and-pix2pix (train_opt.txt), becomes a
+    recipe; every key that it does not follow is listed.
     """
-    if Path(source).suffix in (".yml", ".yaml"):
+    if Path(source).suffix in (".yml", ".yaml", ".txt"):
         return _convert_options(Path(source), out, overwrite=overwrite)
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: weights are written as .safetensors; give such a name")
@@ -133,9 +134,15 @@ def _convert_options(source: Path, out: Path, *, overwrite: bool) -> int:
     if out.exists() and not overwrite:
         raise UsageError(f"{out}: exists; give --overwrite, or another name")
     from restorer.training.option_files import as_toml, read_options, recipe_of
+    from restorer.training.option_words import read_option_file, recipe_of_words
     from restorer.weights.whole import write_whole
 
-    base, settings, lines = recipe_of(read_options(source))
+    if source.suffix == ".txt":
+        said, unknown = read_option_file(source)
+        base, settings, lines = recipe_of_words(said)
+        lines = [*unknown, *lines]
+    else:
+        base, settings, lines = recipe_of(read_options(source))
     for line in lines:
         tell(f"not followed: {line}")
     try:
@@ -143,6 +150,27 @@ def _convert_options(source: Path, out: Path, *, overwrite: bool) -> int:
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror}") from None
     show(f"{out}: {base} with {len(settings)} settings; restorer train {out} takes it")
+    return 0
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def recipe(
+    options: Annotated[list[str] | None, typer.Argument(help="Such as: --model pix2pix --dataroot DIR.")] = None,
+) -> int:
+    """Print the recipe that options of pytorch-CycleGAN-and-pix2pix's train.py stand for, as TOML.
+
+    The whole command may be given; each option that the recipe does not follow is told.
+    """
+    from restorer.training.option_files import as_toml
+    from restorer.training.option_words import read_words, recipe_of_words
+
+    if not options:
+        raise UsageError("give the options of train.py, such as: --model pix2pix --dataroot datasets/facades")
+    base, settings, lines = recipe_of_words(read_words(options))
+    for line in lines:
+        tell(f"not followed: {line}")
+    for line in as_toml(base, settings, lines).splitlines():
+        show(line)
     return 0
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from restorer.pipeline.settings import ENGINE_KINDS, PRECISIONS
+from restorer.pipeline.settings import DIRECTIONS, ENGINE_KINDS, PRECISIONS
 
 SIZE, RUN, LOOK, FACES, FILES, SAY = "Output size", "How it runs", "Look", "Faces", "Files", "What is said"
 
@@ -27,6 +27,17 @@ Strength = Annotated[float, typer.Option(help="1 all network, 0 plain resample."
 Denoise = Annotated[float | None, typer.Option(help="0 keeps noise, 1 removes it.", rich_help_panel=LOOK)]
 KeepColour = Annotated[bool, typer.Option("--keep-colour", help="Hold the input's colours.", rich_help_panel=LOOK)]
 Wrap = Annotated[bool, typer.Option("--wrap", help="Seamless texture: borders touch.", rich_help_panel=LOOK)]
+TranslationModel = Annotated[str, typer.Option("--model", help="A name of `restorer models list`, or a weights file.")]
+Direction = Annotated[str, typer.Option(help=f"{' or '.join(DIRECTIONS)}: the model's opposite.")]
+Pair = Annotated[
+    bool, typer.Option("--pair", help="Inputs are two pictures side by side, a | b.", rich_help_panel=LOOK)
+]
+Palette = Annotated[str, typer.Option(help="File of the colours of label maps.", rich_help_panel=LOOK)]
+Noise = Annotated[int | None, typer.Option(help="Seed, for networks with dropout.", rich_help_panel=LOOK)]
+TranslationStrength = Annotated[
+    float, typer.Option("--strength", help="1 all network, 0 the input.", rich_help_panel=LOOK)
+]
+BandOrTile = Annotated[str, typer.Option("--tile", help="auto, 0 (in one go) or rows at once.", rich_help_panel=RUN)]
 FaceModel = Annotated[str, typer.Option(help="Restore faces too, by this model.", rich_help_panel=FACES)]
 Aligned = Annotated[bool, typer.Option("--aligned", help="Pictures are cut faces already.", rich_help_panel=FACES)]
 FacesStrength = Annotated[float, typer.Option(help="1 restored faces, 0 untouched ones.", rich_help_panel=LOOK)]

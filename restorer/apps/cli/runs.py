@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 from restorer import machine
 from restorer.apps.cli.screen import Screen
 from restorer.errors import UsageError
-from restorer.pipeline.files import FileSettings, Job, plan_jobs
+from restorer.pipeline.files import FileSettings, plan_jobs
 from restorer.pipeline.settings import NO_MODEL, UpscaleSettings
 
 if TYPE_CHECKING:
-    from restorer.pipeline.work import Planner, Settings, Work
+    from restorer.pipeline.beside import Keeper
+    from restorer.pipeline.work import Planner, Settings
 
 P = TypeVar("P", bound="Planner")
 
@@ -26,19 +27,22 @@ def run(
     names: Sequence[str],
     open_all: "Callable[[], Planner]",
     dry_run: bool,
-    after: "Callable[[Job, Work], None] | None" = None,
+    keeper: "Keeper | None" = None,
     beside: "Callable[[], list[Path]]" = list,
-    kept: str = "",
 ) -> int:
     """Restore every picture; returns the exit status.
 
     `names` are the models whose weights must be there, `beside` gives more files that decide what is made; both are in
-    the journal, and so is `kept`, what `after` writes beside each picture.
+    the journal, and so is what `keeper` writes beside each picture.
     """
     from restorer.weights.fetch import sha256_of
     from restorer.weights.find import find_weights, weights_digest
 
     jobs = plan_jobs(inputs, out, files)
+    if keeper is not None:
+        from restorer.pipeline.beside import check_names
+
+        check_names(jobs, keeper, overwrite=files.overwrite)
     found = [find_weights(name, download=not dry_run, progress=screen.downloading(name)) for name in names]
     from restorer.pipeline.folder import FolderRun
 
@@ -50,8 +54,7 @@ def run(
         weights=weights,
         open_restorer=open_all,
         report=screen,
-        after=after,
-        kept=kept,
+        keeper=keeper,
     )
     summary = folder_run.preview() if dry_run else folder_run.run()
     screen({"event": "summary", **vars(summary)})

@@ -172,7 +172,7 @@ class Screen:
         if self._quiet or self._json:
             return ""
         if kind in ("notice", "estimate"):
-            return f"{event['input']}: {event['reason']}" if kind == "notice" else str(event["reason"])
+            return f"{event['input']}: {event['reason']}" if event.get("input") is not None else str(event["reason"])
         if kind == "result":
             return result_line(event)
         if kind == "summary":

@@ -36,14 +36,14 @@ def train(
     """Train a network, or go on with a run. Its checkpoints are models: upscale, faces and export take them."""
     if (recipe is None) == (resume is None):
         raise UsageError("name a recipe, or a run to go on with: --resume RUN")
-    chosen = _chosen(recipe, resume, [*(settings or []), *([f"data.high={data}"] if data else [])])
+    chosen = _chosen(recipe, resume, settings or [], data)
     if dry_run:
         _show_plan(chosen)
         return 0
     folder = resume if resume is not None else out
     if folder is None:
         raise UsageError("name a folder for the run: --out RUN")
-    if not chosen.data.high:
+    if not chosen.data.where:
         raise UsageError("name the pictures to train on: --data DIR")
     from restorer.networks.spec import get_spec
     from restorer.training.loop import open_fabric
@@ -90,11 +90,12 @@ def _asked_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _chosen(recipe: str | None, resume: Path | None, settings: list[str]) -> "Recipe":
+def _chosen(recipe: str | None, resume: Path | None, settings: list[str], data: str | None) -> "Recipe":
     from restorer.training.recipes import changed, get_recipe
 
     base = get_recipe(recipe if recipe is not None else str(_of_run(resume)))
-    return changed(base, dict(setting_of(text) for text in settings))
+    chosen = changed(base, dict(setting_of(text) for text in settings))
+    return changed(chosen, {f"data.{chosen.data.place}": data}) if data else chosen  # the kind of data says which
 
 
 def _of_run(folder: Path | None) -> Path:

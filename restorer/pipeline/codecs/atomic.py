@@ -1,6 +1,7 @@
 """Files that appear under their name only when whole: a hidden temporary file, fsync, rename.
 
-A temporary file is locked while its writer lives, so that the next run can tell a dead one from a live one.
+A temporary file is locked while its writer lives, so that the next run can tell a dead one from a live one. Files that
+get their names together wait in a hidden folder instead, where one lock holds for all of them.
 """
 
 import errno
@@ -23,6 +24,8 @@ except ImportError:  # Windows: there an open file cannot be removed, which does
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = re.compile(r"\.(?s:.+)\.[0-9]+-[0-9a-f]{8}\.part")
+LOCK = ".lock"
+"""In a hidden folder, the file that its writer holds."""
 LONGEST_NAME = 255
 SPOOLED = 64 << 20
 BLOCK = 1 << 20
@@ -121,6 +124,43 @@ class AtomicFile:
             self.abort()
 
 
+class HiddenFolder:
+    """Whole files that wait, inside the folder that they are for, until all of them get their names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with writing(shown(str(folder))):
+            self.path, self._file = _create_folder(folder)
+        self._open = True
+
+    def write(self, name: str, data: bytes) -> None:
+        """Bring one file to the disk; errors call it as it will be called."""
+        with writing(shown(str(self.folder / name))), (self.path / name).open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def hand_over(self) -> None:
+        """Give every file its name, over what had it before, and leave nothing else behind."""
+        try:
+            with writing(shown(str(self.folder))):
+                waiting = sorted(path for path in self.path.iterdir() if path.name != LOCK)
+            for path in waiting:
+                with writing(shown(str(self.folder / path.name))):
+                    path.replace(self.folder / path.name)
+            _sync_folder(self.folder)
+        finally:
+            self.remove()
+
+    def remove(self) -> None:
+        """Leave nothing behind; harmless after `hand_over`."""
+        if self._open:
+            self._open = False
+            with suppress(OSError):  # the disk has died: nothing more to do
+                os.close(self._file)
+            _remove_folder(self.path)
+
+
 class StreamOutput:
     """An output that reaches an open stream (standard output, a pipe) on `commit`, in one go."""
 
@@ -173,12 +213,14 @@ def writing(name: str) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> int:
-    """Remove the temporary files of writers that have died in `folder` (not below it); say how many."""
+    """Remove the temporary files, and hidden folders, of writers that have died in `folder`; say how many."""
     swept = 0
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 swept += _remove_if_dead(Path(entry.path))
+            elif TEMPORARY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                swept += _remove_folder_if_dead(Path(entry.path))
     return swept
 
 
@@ -205,6 +247,46 @@ def _create(path: Path) -> tuple[Path, int]:
         if os.fstat(file).st_nlink:
             return temporary, file
         os.close(file)  # swept between its birth and its lock
+
+
+def _create_folder(folder: Path) -> tuple[Path, int]:
+    """Make a new hidden folder in `folder`, and the locked file in it."""
+    while True:
+        path = folder / f".beside.{os.getpid()}-{secrets.token_hex(4)}.part"
+        path.mkdir()
+        try:
+            file = os.open(path / LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        except FileNotFoundError:
+            continue  # swept between its birth and its lock
+        _lock(file)
+        if os.fstat(file).st_nlink:
+            return path, file
+        os.close(file)
+
+
+def _remove_folder(path: Path) -> None:
+    """The lock last: without it, what is left would never be known for a dead writer's."""
+    with suppress(OSError):  # gone meanwhile, or not ours to remove
+        for inside in path.iterdir():
+            if inside.name != LOCK:
+                inside.unlink()
+        (path / LOCK).unlink(missing_ok=True)
+        path.rmdir()
+
+
+def _remove_folder_if_dead(path: Path) -> bool:
+    with suppress(OSError):  # gone meanwhile, or not ours to remove
+        if not (path / LOCK).exists():
+            path.rmdir()  # its writer died before the lock; one that is just being born makes another
+            return True
+        file = os.open(path / LOCK, os.O_WRONLY)
+        try:
+            if _lock(file):
+                _remove_folder(path)
+                return True
+        finally:
+            os.close(file)
+    return False
 
 
 def _lock(file: int) -> bool:

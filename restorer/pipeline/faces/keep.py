@@ -1,22 +1,21 @@
 """What may be kept beside a restored picture: its faces before and after, a sheet of them, and what was found."""
 
+import io
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from restorer.errors import WriteError
+from restorer.pipeline.beside import Aside
 from restorer.pipeline.codecs.colour import profile_for
 from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.detectors.seam import Bytes
+from restorer.pipeline.faces.beside import BOTH, FaceKeeper
 from restorer.pipeline.faces.work import AlignedWork, FaceWork, Restored
 from restorer.pipeline.files import Job
-from restorer.pipeline.folder import make_folder
 from restorer.pipeline.picture import Picture, write_picture
 from restorer.pipeline.work import Work
-from restorer.weights.whole import write_whole
 
 log = logging.getLogger(__name__)
 MOST_ROWS = 40
@@ -24,27 +23,19 @@ MOST_ROWS = 40
 GAP = 8
 
 
-def keep_beside(job: Job, work: Work, *, crops: Path | None, compare: bool, sidecar: bool) -> None:
-    """Write what was asked for, named after the whole output, and tell the job of it. WriteError: the disk is full."""
+def keep_beside(job: Job, work: Work, aside: Aside, wanted: FaceKeeper) -> None:
+    """Hand over what was asked for of a picture whose work was run. WriteError: the disk is full."""
     assert isinstance(work, FaceWork | AlignedWork)
-    name = Path(job.label).name if job.output is None else job.output.name
-    if crops is not None:
-        in_tree = job.output is not None and job.output != Path(job.name)
-        folder = crops / Path(job.name).parent if in_tree else crops
-        make_folder(folder)
-        for each in work.restored:
-            for when, pixels in (("before", each.before), ("after", each.after)):
-                _write(pixels, folder / f"{name}-{each.face.number}-{when}.png", job, work.picture)
+    for each in work.restored if wanted.crops else ():
+        for when, pixels in zip(BOTH, (each.before, each.after), strict=True):
+            aside.add(wanted.crop_of(job, each.face.number, when), _png(pixels, work.picture))
     if job.output is None:
         return
-    make_folder(job.output.parent)
-    if compare and work.restored:
-        _write(sheet(work.restored), job.output.with_name(f"{name}.faces.png"), job, work.picture)
-    if sidecar:
+    if wanted.compare and work.restored:
+        aside.add(wanted.sheet_of(job), _png(sheet(work.restored), work.picture))
+    if wanted.sidecar:
         told = {"input": job.label, "output": str(job.output), **work.told()}
-        path = job.output.with_name(f"{name}.faces.json")
-        job.beside.append(path)
-        write_whole(path, [(json.dumps(told, indent=1) + "\n").encode()])
+        aside.add(wanted.list_of(job), (json.dumps(told, indent=1) + "\n").encode())
 
 
 def sheet(restored: Sequence[Restored]) -> Bytes:
@@ -64,11 +55,10 @@ def _row(each: Restored) -> Bytes:
     return np.concatenate([gap, before, gap, each.after, gap], axis=1)
 
 
-def _write(pixels: Bytes, path: Path, job: Job, like: Picture) -> None:
-    """(h, w, 3) as PNG, with what `like` says of its colours as far as it says that of RGB."""
-    if job.source is not None and path.absolute() == job.source.absolute():
-        raise WriteError(f"{path}: is the input itself; choose another output")
-    job.beside.append(path)
+def _png(pixels: Bytes, like: Picture) -> bytes:
+    """(h, w, 3) as a PNG file, with what `like` says of its colours as far as it says that of RGB."""
     icc, _ = profile_for(like.icc, 3)
     chunks = {key: value for key, value in like.meta.items() if key.startswith("png:")}
-    write_picture(Picture(pixels=pixels, icc=icc, meta=chunks), path)
+    file = io.BytesIO()
+    write_picture(Picture(pixels=pixels, icc=icc, meta=chunks), file, format="PNG")
+    return file.getvalue()

@@ -18,7 +18,7 @@ from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resiz
 from restorer.pipeline.faces.choose import NOT_CHOSEN, Face, check_numbers, choose
 from restorer.pipeline.faces.paste import Floats, Paster, Patch, Placed, place
 from restorer.pipeline.guard import fault
-from restorer.pipeline.picture import PEAKS, Picture, Pixels
+from restorer.pipeline.picture import PEAKS, Picture, PictureInfo, Pixels
 from restorer.pipeline.plain import Plain
 from restorer.pipeline.restore import Progress, Upscale
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings, wanted_faces
@@ -96,6 +96,11 @@ class FaceWork:
         """What `progress` counts to."""
         return self.background.pixels + len(self._wanted()) * self.tools.side**2
 
+    @property
+    def info(self) -> PictureInfo:
+        """What the result is, but for its pixels."""
+        return replace(self.picture.info, size=self.size_out)
+
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Restore the faces, then send the rows of the background to what `open_rows` gives, with faces in them."""
         total = self.pixels
@@ -144,7 +149,12 @@ class FaceWork:
             for face in self._wanted()
             if face.matrix is not None and size_of(face.matrix) * self.tools.side / SIDE < 1
         ]
-        return told + _without_a_face(self.settings, self.faces)
+        return told
+
+    @property
+    def lacking(self) -> list[str]:
+        """Numbers that were given a strength and that no face has, each in a sentence."""
+        return _without_a_face(self.settings, self.faces)
 
     def _wanted(self) -> list[Face]:
         return [face for face in self.faces if not face.skipped]
@@ -172,6 +182,11 @@ class AlignedWork:
         landmarks = np.array(TEMPLATE) * (width / SIDE)
         self.faces = [Face(number=1, box=box, landmarks=landmarks, score=1.0, strength=strength, matrix=to_side)]
         self.restored: list[Restored] = []
+
+    @property
+    def info(self) -> PictureInfo:
+        """What the result is, but for its pixels."""
+        return replace(self.picture.info, size=self.size_out)
 
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Restore the face and send its rows on; nothing of it is masked."""
@@ -205,13 +220,21 @@ class AlignedWork:
     @property
     def notices(self) -> list[str]:
         """What should be said of the picture beside its result."""
-        skipped = [f"the face {self.faces[0].skipped}; it is left as it is"] if self.faces[0].skipped else []
-        return skipped + _without_a_face(self.settings, self.faces)
+        return [f"the face {self.faces[0].skipped}; it is left as it is"] if self.faces[0].skipped else []
+
+    @property
+    def lacking(self) -> list[str]:
+        """Numbers that were given a strength and that no face has, each in a sentence."""
+        return _without_a_face(self.settings, self.faces)
 
 
 def _without_a_face(settings: FaceSettings, faces: Sequence[Face]) -> list[str]:
+    """Among many pictures a strength for face 2 means those that have two, and says nothing about the others.
+
+    Only where no picture of a run has such a face is it a mistake, and worth a line.
+    """
     missing = sorted(set(settings.strengths) - {face.number for face in faces})
-    return [f"there is no face {number} whose strength could be set" for number in missing]
+    return [f"no face has the number {number}, whose strength was set" for number in missing]
 
 
 def found_in(pixels: Pixels, detector: Detector, least_score: float | None) -> list[Detection]:

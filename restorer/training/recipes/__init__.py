@@ -11,7 +11,7 @@ from restorer.errors import UsageError, unknown_name
 from restorer.networks.spec import get_spec
 from restorer.training.recipe import CHOICES, Recipe, flattened, override
 from restorer.training.recipes.faces import gfpgan_512, gfpgan_512_tiny
-from restorer.training.recipes.photo import srgan_x4_photo, srresnet_x4_photo
+from restorer.training.recipes.photo import pix2pix_unfade, srgan_x4_photo, srresnet_x4_photo
 from restorer.training.recipes.real import (
     realesr_general_x4v3,
     realesr_general_x4v3_tiny,
@@ -33,6 +33,14 @@ from restorer.training.recipes.super_resolution import (
     srresnet_x4,
     srresnet_x4_tiny,
 )
+from restorer.training.recipes.translation import (
+    cyclegan_256,
+    cyclegan_256_tiny,
+    cyclegan_resnet6_128,
+    cyclegan_resnet6_128_tiny,
+    pix2pix_256,
+    pix2pix_256_tiny,
+)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "srresnet_x4": srresnet_x4,
@@ -46,8 +54,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "stylegan2_256": stylegan2_256,
     "stylegan2_512": stylegan2_512,
     "gfpgan_512": gfpgan_512,
+    "pix2pix_256": pix2pix_256,
+    "cyclegan_256": cyclegan_256,
+    "cyclegan_resnet6_128": cyclegan_resnet6_128,
     "srresnet_x4_photo": srresnet_x4_photo,
     "srgan_x4_photo": srgan_x4_photo,
+    "pix2pix_unfade": pix2pix_unfade,
     "srresnet_x4_tiny": srresnet_x4_tiny,
     "srgan_x4_tiny": srgan_x4_tiny,
     "esrgan_psnr_x4_tiny": esrgan_psnr_x4_tiny,
@@ -59,6 +71,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "stylegan2_256_tiny": stylegan2_256_tiny,
     "stylegan2_512_tiny": stylegan2_512_tiny,
     "gfpgan_512_tiny": gfpgan_512_tiny,
+    "pix2pix_256_tiny": pix2pix_256_tiny,
+    "cyclegan_256_tiny": cyclegan_256_tiny,
+    "cyclegan_resnet6_128_tiny": cyclegan_resnet6_128_tiny,
 }
 """Name -> recipe. A `_tiny` twin is the same game with small numbers: minutes on two cores, an hour for faces."""
 

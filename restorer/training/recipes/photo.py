@@ -1,15 +1,19 @@
-"""The model that comes with restorer, trained on pictures that anyone may use, and its continuation as a GAN."""
+"""The models that come with restorer, trained on pictures that anyone may use."""
 
 from dataclasses import replace
 
 from restorer.networks.discriminators import UNetDiscriminatorConfig
+from restorer.networks.patch_discriminators import PatchDiscriminatorConfig
+from restorer.networks.pix2pix import Pix2PixConfig
 from restorer.networks.srgan import SRGANConfig
 from restorer.training.averaging import AveragingConfig
 from restorer.training.data import DataConfig
 from restorer.training.recipe import Recipe, TrainConfig
 from restorer.training.recipes.super_resolution import LITE0
+from restorer.training.recipes.translation import pix2pix_256
 from restorer.training.schedule import Schedule
 from restorer.training.super_resolution import RestorationWeights
+from restorer.training.translation_data import TranslationDataConfig
 
 
 def srresnet_x4_photo() -> Recipe:
@@ -40,4 +44,21 @@ def srgan_x4_photo() -> Recipe:
         discriminator=UNetDiscriminatorConfig(features=16),
         schedule=Schedule(),
         train=replace(srresnet_x4_photo().train, steps=steps, g_rate=2e-4, d_rate=2e-4, picture_every=500),
+    )
+
+
+def pix2pix_unfade() -> Recipe:
+    """A U-Net of 1,043,619 parameters that gives faded colour prints their colours back: half an hour on one core.
+
+    Five levels without dropout, and steps of one pair, so that norms learn what they do at rest. The average of the
+    weights is steadier than the last ones.
+    """
+    return replace(
+        pix2pix_256(),
+        name="pix2pix_unfade",
+        config=Pix2PixConfig(features=16, levels=5, dropout=False),
+        discriminator=PatchDiscriminatorConfig(channels=6, features=16),
+        averaging=AveragingConfig(decay=0.999),
+        data=TranslationDataConfig(preprocess="crop"),
+        train=replace(pix2pix_256().train, steps=10_000, g_rate=1e-3, picture_every=1000, save_every=1000),
     )
