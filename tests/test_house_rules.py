@@ -41,7 +41,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 NETWORKS = PACKAGE / "networks"
 STYLE = ("style_layers", "style_dialects", "style_rates")
 NETWORK_HELPERS = {"__init__", "spec", "layers", "discriminators", "features", "foreign", *STYLE}
-NETWORK_HELPERS |= {"style_discriminator", "face_discriminators", "patch_discriminators", "translation_layers"}
+NETWORK_HELPERS |= {"style_discriminator", "face_discriminators", "patch_discriminators", "translation_layers", "bands"}
 NETWORK_IMPORTS = (
     "torch",
     "restorer.errors",
@@ -49,6 +49,7 @@ NETWORK_IMPORTS = (
     "restorer.networks.layers",
     *(f"restorer.networks.{name}" for name in STYLE),
     "restorer.networks.translation_layers",
+    "restorer.networks.bands",
     "restorer.kernels",
 )
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "pty"}
@@ -78,7 +79,8 @@ STRING_METHODS = {"join", "lower", "upper", "split", "partition", "rpartition", 
 HOSTS = {
     "arxiv.org", "github.com", "raw.githubusercontent.com", "git-lfs.github.com", "huggingface.co", "www.flickr.com",
     "drive.google.com", "download.openmmlab.com", "openmodeldb.info", "objectstorage.us-phoenix-1.oraclecloud.com",
-    "efrosgans.eecs.berkeley.edu", "www.w3.org", "www.apache.org", "scikit-image.org", "download.pytorch.org", "example.org", "example.com",
+    "efrosgans.eecs.berkeley.edu", "www.w3.org", "www.apache.org", "scikit-image.org", "download.pytorch.org",
+    "example.org", "example.com",
 }  # fmt: skip
 """Sources of papers, code and weights; an address elsewhere, such as of one package index, does not belong here."""
 THIS_MACHINE = {"127.0.0.1", "localhost"}

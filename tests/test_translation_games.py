@@ -165,7 +165,7 @@ def cyclegan_step(
 
 def largest_difference(one: nn.Module, other: nn.Module) -> float:
     pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return max(float((p - q).abs().max()) for p, q in pairs)
+    return max(float((p - q).detach().abs().max()) for p, q in pairs)
 
 
 @pytest.mark.parametrize("count", [1, 2])

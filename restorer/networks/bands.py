@@ -125,8 +125,10 @@ class Bands:
             moments = _joined(moments, top, band)
         assert moments is not None
         mean, variance = moments[0].float(), moments[1].float()
-        scale = (norm.weight.float(), norm.bias.float()) if isinstance(norm, PictureNorm) else (None, None)
-        return Each(lambda y: F.batch_norm(y, mean, variance, *scale, eps=EPSILON), x)
+        weight = bias = None
+        if isinstance(norm, PictureNorm):
+            weight, bias = norm.weight.float(), norm.bias.float()
+        return Each(lambda y: F.batch_norm(y, mean, variance, weight, bias, eps=EPSILON), x)
 
     def held(self, x: Rows, *, over: Rows | None = None) -> Rows:
         """Make all of a map now. `over` is one of its size that nobody reads any more, and whose memory it may take."""

@@ -41,7 +41,10 @@ def worked(work: Work, progress: Progress | None = None) -> Picture:
 
 
 def through_array(x: NDArray[Any], run: Run) -> NDArray[Any]:
-    """(H, W[, 1 to 4]) or (N, H, W, C) -> the same kind, through `run`, which may make grey colour; RGB, uint8, uint16 or float in [0, 1]."""
+    """(H, W[, 1 to 4]) or (N, H, W, C) -> the same kind, through `run`, which may make colour of grey.
+
+    RGB, uint8, uint16 or float in [0, 1].
+    """
     if x.ndim == 4 and len(x):
         return np.stack([through_array(item, run) for item in x]).astype(x.dtype, copy=False)
     if x.ndim == 2:

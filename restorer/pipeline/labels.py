@@ -28,7 +28,7 @@ def read_palette(path: str) -> Colours:
         raise UsageError(
             f"the palette {path} cannot be read ({e.strerror}); give a file with lines such as: 128 0 0"
         ) from e
-    found = []
+    found: list[list[int]] = []
     for number, line in enumerate(lines, start=1):
         if _NO_COLOUR.fullmatch(line):
             continue
@@ -71,7 +71,7 @@ def in_colours(picture: Picture, palette: Colours) -> Picture:
 def _packed(colours: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """(..., 3) -> (...): one number for each colour."""
     wide = colours.astype(np.uint32)
-    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], np.uint32)
 
 
 def _first(wrong: NDArray[np.bool_]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ Letters: H W sides of the picture, h rows of a band, C channels.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Translation:
         self.size_in = self.size_out = given.size
         self.tile, self.rows = settings.tile, 0
         self.batch_pixels = batch_pixels(on_cpu=engine.on_cpu)
-        if self._is_whole() is None:
+        if self._way() == "bands":
             self._need_walk()
             self.rows = self._first_rows()
 
@@ -78,6 +79,8 @@ class Translation:
     @property
     def notices(self) -> list[str]:
         """What should be said of the picture beside its result."""
+        if self.rows and self._is_tight():
+            return ["is large, so that what lies between layers was held in half precision"]
         return []
 
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
@@ -145,20 +148,18 @@ class Translation:
             return plan_tiles(self.size_in, self.engine.traits, tile=(0, 0))
         return engine_plan(self.size_in, self.engine, self.tile, self.batch_pixels, wrap=False)
 
-    def _is_whole(self) -> bool | None:
-        """True: in one go; False: in tiles; None: neither will do."""
+    def _way(self) -> Literal["whole", "bands", "tiles"]:
         traits = self.engine.traits
         if traits.radius is not None:
-            return False
+            return "tiles"
         if traits.fixed_size is not None and self.size_in != traits.fixed_size:
             height, width = traits.fixed_size
             raise PictureError(
-                f"is {self.size_in[1]}x{self.size_in[0]}, and this graph takes whole pictures of {width}x{height} only; "
-                "export it without --static"
+                f"is {self.size_in[1]}x{self.size_in[0]}, and this graph takes whole pictures of {width}x{height} "
+                "only; export it without --static"
             )
-        if self.tile == 0 or traits.fixed_size is not None:
-            return True
-        return True if self.tile is None and self.pixels <= self._room() else None
+        fits = self.tile is None and self.pixels <= self._room()
+        return "whole" if fits or self.tile == 0 or traits.fixed_size is not None else "bands"
 
     def _room(self) -> int:
         """Pixels that may go in one go."""

@@ -8,7 +8,6 @@ from restorer.apps.cli.runs import check_stdout, opened, run
 from restorer.apps.cli.screen import Screen, warnings_told
 from restorer.apps.cli.words import facts_of, tile_of
 from restorer.pipeline.files import FileSettings
-from restorer.pipeline.labels import read_palette
 from restorer.pipeline.settings import TranslateSettings
 from restorer.weights.directions import model_for
 
@@ -51,6 +50,8 @@ def translate(
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     check_stdout(out, as_json=json)
     if palette:
+        from restorer.pipeline.labels import read_palette
+
         read_palette(palette)  # what is wrong with it is told before anything is loaded
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
         name = model_for(model, direction, pair=pair)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from restorer.pipeline.files import Job
-from restorer.pipeline.work import Work
 
 if TYPE_CHECKING:
     from restorer.pipeline.beside import Aside
+    from restorer.pipeline.work import Work
 
 When = Literal["before", "after"]
 BOTH: tuple[When, When] = ("before", "after")
@@ -35,7 +35,7 @@ class FaceKeeper:
         beside = [] if job.output is None or not (self.compare or self.sidecar) else [job.output.parent]
         return [*beside, *([self._crops(job)] if self.crops else [])]
 
-    def paths(self, job: Job, work: Work | None = None) -> list[Path]:
+    def paths(self, job: Job, work: "Work | None" = None) -> list[Path]:
         """Every file that may be written; without the work, those whose names do not depend on it."""
         beside = job.output is not None
         paths = [self.sheet_of(job)] if beside and self.compare else []
@@ -48,7 +48,7 @@ class FaceKeeper:
         numbers = [face.number for face in work.faces if not face.skipped]
         return paths + [self.crop_of(job, number, when) for number in numbers for when in BOTH]
 
-    def keep(self, job: Job, work: Work, aside: "Aside") -> None:
+    def keep(self, job: Job, work: "Work", aside: "Aside") -> None:
         """Hand over the files of a picture whose work was run."""
         from restorer.pipeline.faces.keep import keep_beside
 
