@@ -312,6 +312,8 @@ def _check_finite(picture: Picture) -> None:
 def _weights(name: str | Path) -> tuple[StateDict, dict[str, object]]:
     found = find_weights(name)
     checkpoint = read_checkpoint(found.path)
+    if {key.partition(".")[0] for key in checkpoint.weights} == {"a2b", "b2a"}:
+        raise WeightsError(f"{name}: holds two generators; give generator-a2b.safetensors or -b2a, which lie beside it")
     record = found.record.facts if found.record is not None else {}
     return checkpoint.weights, {**record, **checkpoint.facts}
 

@@ -35,6 +35,8 @@ STAND_INS = {
     "realesr-general-x4v3": "compact",
     "realesr-general-wdn-x4v3": "compact",
     "gfpgan-1.4": "gfpgan",
+    "cyclegan-horse2zebra": "cyclegan",
+    "pix2pix-facades-label2photo": "pix2pix",
 }
 
 
@@ -49,9 +51,12 @@ def reader(tmp_path, monkeypatch):
     shutil.copytree(HOME / "tests" / "pictures", tmp_path / "tests" / "pictures")
     with Image.open(HOME / "tests" / "pictures" / "rocket.jpg") as whole:
         photo = whole.resize((64, 43))
-    for place in (tmp_path, tmp_path / "photos", tmp_path / "photos" / "summer"):
+    for place in (tmp_path, tmp_path / "photos", tmp_path / "photos" / "summer", tmp_path / "horses"):
         place.mkdir(exist_ok=True)
         photo.save(place / "photo.jpg")
+    photo.save(tmp_path / "print.jpg")
+    photo.convert("L").point(lambda value: value // 128).save(tmp_path / "facade.png")
+    (tmp_path / "palette.txt").write_text("0 0 170 facade\n0 85 255 window\n", encoding="utf-8")
     monkeypatch.setenv("RESTORER_WEIGHTS", str(weights))
     monkeypatch.setenv("RESTORER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RESTORER_OFFLINE", "1")
@@ -86,6 +91,8 @@ def test_python_blocks_run(reader, number):
         assert names["larger_batch"].shape == (1, 3, 48, 64)
     if number == 3:
         assert size_of(reader / "photo-restored.png") == (128, 86)
+    if number == 4:
+        assert size_of(reader / "print-restored.png") == (64, 43)
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -95,7 +102,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_there_are_as_many_python_blocks_as_are_checked():
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
 
 
 def test_the_file_of_changes_is_a_recipe(tmp_path):
@@ -171,7 +178,7 @@ def test_set_up_commands_name_what_there_is():
 
 def test_every_option_in_the_text_exists():
     group = typer.main.get_command(app)
-    known = {"--slow", "--json"}
+    known = {"--slow", "--json", "--dataroot"}
     for command in (group, *group.commands.values(), *group.commands["models"].commands.values()):
         known |= {option for parameter in command.params for option in parameter.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

@@ -18,9 +18,9 @@ from restorer.weights.record import Record
 from restorer.weights.records import CHECKPOINTS, get_record
 from restorer.weights.translation_records import TRANSLATIONS, opposite
 
-CYCLEGAN = """apple2orange orange2apple summer2winter_yosemite winter2summer_yosemite horse2zebra zebra2horse monet2photo
-style_monet style_cezanne style_ukiyoe style_vangogh sat2map map2sat cityscapes_photo2label cityscapes_label2photo
-facades_photo2label facades_label2photo iphone2dslr_flower"""
+CYCLEGAN = """apple2orange orange2apple summer2winter_yosemite winter2summer_yosemite horse2zebra zebra2horse
+monet2photo style_monet style_cezanne style_ukiyoe style_vangogh sat2map map2sat cityscapes_photo2label
+cityscapes_label2photo facades_photo2label facades_label2photo iphone2dslr_flower"""
 PIX2PIX = "edges2shoes sat2map map2sat facades_label2photo day2night"
 """The names that the published download scripts offer."""
 each_record = pytest.mark.parametrize("record", TRANSLATIONS, ids=lambda record: record.name)

@@ -1,4 +1,4 @@
-"""White-box Cartoonization equals TensorFlow 1's way of computing it, written a second time, and its published weights."""
+"""White-box Cartoonization equals TensorFlow 1's way of computing it, written a second time; its published weights."""
 
 import math
 from pathlib import Path
@@ -36,7 +36,7 @@ def same(x: Tensor, weights: dict[str, Tensor], name: str, stride: int = 1) -> T
 
 
 def resized(x: Tensor) -> Tensor:
-    """`resize_bilinear` to twice the sides with align_corners and half_pixel_centers false, one axis after the other."""
+    """`resize_bilinear` to twice the sides, align_corners and half_pixel_centers false, one axis after the other."""
     for axis in (2, 3):
         side = x.shape[axis]
         places = torch.arange(2 * side, dtype=torch.float64) * (side / (2 * side))

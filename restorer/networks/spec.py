@@ -175,9 +175,9 @@ def _judges(weights: StateDict) -> bool:
     name = names.pop() if len(names) == 1 else ""
     first = weights.get(f"{name}0.weight")
     kernels = [tensor for tensor in weights.values() if tensor.ndim == 4]
-    return (
-        bool(name and first is not None and kernels) and first.shape[2:] in ((4, 4), (1, 1)) and len(kernels[-1]) == 1
-    )
+    if not name or first is None or not kernels:
+        return False
+    return tuple(first.shape[2:]) in ((4, 4), (1, 1)) and len(kernels[-1]) == 1
 
 
 def _load(spec: NetworkSpec, weights: StateDict, facts: Facts) -> Model:

@@ -109,7 +109,7 @@ def _differentiable(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
     And on a processor torch's own instance norm (2.14) takes a wrong gradient of one picture where what comes back has
     its channels last, as it does from convolutions with such weights.
     """
-    if not torch.compiler.is_compiling() and len(x) == 1:  # asked the other way round, a graph's batch is no longer free
+    if not torch.compiler.is_compiling() and len(x) == 1:  # the other way round a graph's batch is no longer free
         return torch.batch_norm(x, weight, bias, None, None, True, 0.0, EPSILON, False)
     return torch.instance_norm(x, weight, bias, None, None, True, 0.0, EPSILON, False)
 
@@ -207,14 +207,14 @@ def dropped(x: Tensor, seed: int, layer: int, top: int = 0) -> Tensor:
     band of rows, and for all pictures of a batch.
     """
     channels, height, width = x.shape[1:]
-    words = torch.arange(-(-channels // _BITS), device=x.device)[:, None, None]
-    rows = torch.arange(height, device=x.device)[:, None] + top
-    columns = torch.arange(width, device=x.device)
+    rows = torch.arange(height, device=x.device)[:, None, None] + top
+    columns = torch.arange(width, device=x.device)[:, None]
+    words = torch.arange(-(-channels // _BITS), device=x.device)
     key = _hashed(_hashed(_hashed(layer + 1) ^ (seed >> 32)) ^ (seed & _WORD))
-    drawn = _hashed(_hashed(_hashed(words ^ key) ^ columns) ^ rows)  # (words, h, w), each of 32 bits
-    places = torch.tensor([2**bit for bit in range(_BITS)], device=x.device)[:, None, None]
-    kept = (drawn[:, None] & places != 0).flatten(0, 1)[:channels]  # (words, 32, h, w), then (C, h, w)
-    return x * kept.to(x.dtype) * 2
+    drawn = _hashed(_hashed(_hashed(words ^ key) ^ columns) ^ rows)  # (h, w, words), each of 32 bits
+    places = torch.tensor([2**bit for bit in range(_BITS)], device=x.device)
+    kept = (drawn[..., None] & places != 0).flatten(2)[:, :, :channels]  # (h, w, C): as convolutions lay it out
+    return x * (2 * kept.to(x.dtype)).permute(2, 0, 1)
 
 
 def _hashed(x: _Number) -> _Number:

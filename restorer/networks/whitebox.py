@@ -1,7 +1,7 @@
 """White-box Cartoonization's generator: a small U-Net whose drawing keeps to the edges of the photo (CVPR 2020).
 
-Wang and Yu, "Learning to Cartoonize Using White-box Cartoon Representations". It was trained in TensorFlow 1, so it pads
-and doubles as that did, and on pictures read as BGR.
+Wang and Yu, "Learning to Cartoonize Using White-box Cartoon Representations". It was trained in TensorFlow 1, so it
+pads and doubles as that did, and on pictures read as BGR.
 
 Letters: N batch, C channels, H W sides, F features.
 """

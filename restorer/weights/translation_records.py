@@ -1,4 +1,4 @@
-"""Published weights that translate pictures: CycleGAN's and pix2pix's, each for one way between two kinds of picture."""
+"""Published weights that translate: CycleGAN's and pix2pix's, each for one way between two kinds of picture."""
 
 from functools import partial
 

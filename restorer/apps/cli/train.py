@@ -60,8 +60,10 @@ def train(
         tell(f"stopped, and {path} is whole; to go on: restorer train --resume {folder}")
         return 128 + asked[0]
     if fabric.global_rank == 0:
-        command = {"upscale": "upscale", "restore": "upscale", "face": "faces"}.get(get_spec(chosen.network).task)
-        taken = f"; restorer {command} --model {path} takes it" if command else ""
+        command = COMMANDS.get(get_spec(chosen.network).task)
+        one_way = path.with_name("generator-a2b.safetensors")  # of two generators, each has a file
+        model = one_way if one_way.is_file() else path
+        taken = f"; restorer {command} --model {model} takes it" if command else ""
         show(f"{path}: {chosen.name}, {chosen.train.steps} steps{taken}")
     return 0
 
