@@ -45,6 +45,7 @@ def train(
         raise UsageError("name a folder for the run: --out RUN")
     if not chosen.data.where:
         raise UsageError("name the pictures to train on: --data DIR")
+    from restorer.api import COMMANDS
     from restorer.networks.spec import get_spec
     from restorer.training.loop import open_fabric
     from restorer.training.loop import train as play
