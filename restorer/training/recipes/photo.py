@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from restorer.networks.discriminators import UNetDiscriminatorConfig
-from restorer.networks.patch_discriminators import PatchDiscriminatorConfig
+from restorer.networks.patch_discriminators import PixelDiscriminatorConfig
 from restorer.networks.pix2pix import Pix2PixConfig
 from restorer.networks.srgan import SRGANConfig
 from restorer.training.averaging import AveragingConfig
@@ -48,17 +48,18 @@ def srgan_x4_photo() -> Recipe:
 
 
 def pix2pix_unfade() -> Recipe:
-    """A U-Net of 1,043,619 parameters that gives faded colour prints their colours back: half an hour on one core.
+    """A U-Net of 870,387 parameters that gives faded colour prints their colours back: 20 minutes on one core.
 
-    Five levels without dropout, and steps of one pair, so that norms learn what they do at rest. The average of the
-    weights is steadier than the last ones.
+    Four levels without dropout, and enough channels at the first that no detail is lost there. The discriminator judges
+    pixels by themselves, so that it asks for true colours and draws no patterns. Steps are of one pair, so that norms
+    learn what they do at rest; the average of the weights is steadier than the last ones.
     """
     return replace(
         pix2pix_256(),
         name="pix2pix_unfade",
-        config=Pix2PixConfig(features=16, levels=5, dropout=False),
-        discriminator=PatchDiscriminatorConfig(channels=6, features=16),
+        config=Pix2PixConfig(features=24, levels=4, dropout=False),
+        discriminator=PixelDiscriminatorConfig(channels=6, features=32),
         averaging=AveragingConfig(decay=0.999),
         data=TranslationDataConfig(preprocess="crop"),
-        train=replace(pix2pix_256().train, steps=10_000, g_rate=1e-3, picture_every=1000, save_every=1000),
+        train=replace(pix2pix_256().train, steps=8000, g_rate=1e-3, picture_every=1000, save_every=1000),
     )
