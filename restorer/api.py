@@ -26,7 +26,7 @@ from restorer.networks.spec import Model, StateDict, load_weights
 from restorer.pipeline.faces.choose import Face
 from restorer.pipeline.faces.tools import open_tools
 from restorer.pipeline.faces.work import AlignedWork, FaceWork, Tools
-from restorer.pipeline.kinds import through_array, through_pil, warn_of_bytes, worked
+from restorer.pipeline.kinds import through, through_array, through_pil, through_tensor, warn_of_bytes, worked
 from restorer.pipeline.labels import read_palette
 from restorer.pipeline.picture import Picture, read_picture
 from restorer.pipeline.plain import Plain
@@ -97,10 +97,7 @@ class Restorer:
 
     def plan(self, picture: Picture) -> Upscale:
         """What would be done to a picture, or is about to be."""
-        if picture.pixels.dtype == np.float32:
-            _check_finite(picture)
-        if self.engine.eight_bit and picture.pixels.dtype != np.uint8:
-            log.warning("this graph takes and gives 8 bits, so deeper pictures lose detail; export without --with-io")
+        _look_at(picture, self.engine)
         return Upscale(picture, self.engine, self.settings)
 
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
@@ -111,19 +108,9 @@ class Restorer:
         """A picture of any kind -> the same kind, larger."""
         if isinstance(x, list | tuple):
             return [self(item) for item in x]
-        if isinstance(x, Picture):
-            return self.restore(x)
         if isinstance(x, Tensor):
             return self._tensor(x)
-        if isinstance(x, np.ndarray):
-            return through_array(x, self.restore)
-        if isinstance(x, str | Path | bytes):
-            return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
-        if isinstance(x, Image.Image):
-            return through_pil(x, self.restore)
-        raise PictureError(
-            f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path"
-        )
+        return through(x, self.restore, limit_pixels=int(self.settings.max_megapixels_in * 1e6))
 
     def _tensor(self, x: Tensor) -> Tensor:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
@@ -174,8 +161,7 @@ class Faces:
 
     def plan(self, picture: Picture) -> FaceWork | AlignedWork:
         """What would be done to a picture, or is about to be: its faces are found now."""
-        if picture.pixels.dtype == np.float32:
-            _check_finite(picture)
+        _check_finite(picture)
         if self.settings.aligned:
             return AlignedWork(picture, self.tools, self.settings)
         rest = self.settings.background
@@ -239,10 +225,7 @@ class Translator:
 
     def plan(self, picture: Picture) -> Translation:
         """What would be done to a picture, or is about to be."""
-        if picture.pixels.dtype == np.float32:
-            _check_finite(picture)
-        if self.engine.eight_bit and picture.pixels.dtype != np.uint8:
-            log.warning("this graph takes and gives 8 bits, so deeper pictures lose detail; export without --with-io")
+        _look_at(picture, self.engine)
         return Translation(picture, self.engine, self.settings, palette=self._palette)
 
     def restore(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
@@ -250,20 +233,12 @@ class Translator:
         return worked(self.plan(picture), progress)
 
     def __call__(self, x: Any) -> Any:
-        """A PIL image, an array, a list of them -> the same kind; a path, bytes or a Picture -> a Picture."""
+        """A picture of any kind -> the same kind, translated; a tensor comes back on its own device."""
         if isinstance(x, list | tuple):
             return [self(item) for item in x]
-        if isinstance(x, Picture):
-            return self.restore(x)
-        if isinstance(x, np.ndarray):
-            return through_array(x, self.restore)
-        if isinstance(x, str | Path | bytes):
-            return self.restore(read_picture(x, limit_pixels=int(self.settings.max_megapixels_in * 1e6)))
-        if isinstance(x, Image.Image):
-            return through_pil(x, self.restore)
-        raise PictureError(
-            f"cannot translate {type(x).__name__}; give a PIL image, an array (H, W, C), bytes or a path"
-        )
+        if isinstance(x, Tensor):
+            return through_tensor(x, self.restore)
+        return through(x, self.restore, limit_pixels=int(self.settings.max_megapixels_in * 1e6))
 
 
 def translate(x: Any, *, model: str | Path, settings: TranslateSettings | None = None) -> Any:
@@ -304,7 +279,16 @@ def _of_file(path: Path, settings: UpscaleSettings) -> Engine:
     )
 
 
+def _look_at(picture: Picture, engine: Engine) -> None:
+    """Refuse what no network can take; say what this engine loses."""
+    _check_finite(picture)
+    if engine.eight_bit and picture.pixels.dtype != np.uint8:
+        log.warning("this graph takes and gives 8 bits, so deeper pictures lose detail; export without --with-io")
+
+
 def _check_finite(picture: Picture) -> None:
+    if picture.pixels.dtype != np.float32:
+        return
     if not all(np.isfinite(plane).all() for plane in (picture.pixels, picture.alpha) if plane is not None):
         raise PictureError("the picture holds NaN or infinity; replace them first, such as with numpy.nan_to_num")
 

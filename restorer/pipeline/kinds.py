@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from restorer.errors import PictureError
 from restorer.pipeline.codecs.intake import naming
 from restorer.pipeline.codecs.modes import to_arrays
-from restorer.pipeline.picture import Picture
+from restorer.pipeline.picture import Picture, read_picture
 from restorer.pipeline.restore import Progress
 from restorer.pipeline.source import ArrayTaker, RowTaker
 from restorer.pipeline.work import Work
@@ -38,6 +41,28 @@ def worked(work: Work, progress: Progress | None = None) -> Picture:
     array = takers[0].array
     colour, alpha = array[:, :, : info.channels], array[:, :, -1].copy() if info.alpha else None
     return Picture(pixels=colour, alpha=alpha, icc=info.icc, dpi=info.dpi, meta=info.meta, source=info.source)
+
+
+def through(x: Any, run: Run, *, limit_pixels: int) -> Any:
+    """A PIL image or an array -> the same kind, through `run`; a path, bytes or a Picture -> a Picture."""
+    if isinstance(x, Picture):
+        return run(x)
+    if isinstance(x, np.ndarray):
+        return through_array(x, run)
+    if isinstance(x, str | Path | bytes):
+        return run(read_picture(x, limit_pixels=limit_pixels))
+    if isinstance(x, Image.Image):
+        return through_pil(x, run)
+    raise PictureError(f"cannot make a picture of {type(x).__name__}; give PIL, an array, a tensor, bytes or a path")
+
+
+def through_tensor(x: Tensor, run: Run) -> Tensor:
+    """(N, C, H, W) of uint8, or of floats in [0, 1] -> the same dtype and device, through `run`, one by one."""
+    if x.ndim != 4:
+        raise PictureError(f"expected a tensor (N, C, H, W), got shape {tuple(x.shape)}; a single picture is x[None]")
+    there = x.detach().cpu()
+    array = (there.float() if there.is_floating_point() else there).permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.from_numpy(through_array(array, run)).permute(0, 3, 1, 2).to(x.device, x.dtype)
 
 
 def through_array(x: NDArray[Any], run: Run) -> NDArray[Any]:
