@@ -110,7 +110,7 @@ class Ours:
         """-> seconds of the whole, the network, pasting."""
         work = FaceWork(self.picture, Plain(self.picture, self.settings.background), self.tools, self.settings)
         start = time.perf_counter()
-        done = worked(work, self.picture)
+        done = worked(work)
         whole = time.perf_counter() - start
         x = torch.rand(1, 3, align.SIDE, align.SIDE)
         start = time.perf_counter()

@@ -1,6 +1,6 @@
 """Draw the picture pairs of the README and of the model cards: a part enlarged plainly, and the same by the network.
 
-python benchmarks/make_pair.py [NAME...]
+python -m benchmarks.make_pair [NAME...]
 """
 
 import sys
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import restorer
+from benchmarks.make_faded import faded
 from restorer.resample import resize
 
 HERE = Path(__file__).resolve().parent
@@ -21,11 +22,20 @@ PAIRS = {
 """Name of the result -> model, picture, rows and columns of the enlarged picture."""
 FACE = "face"
 """astronaut-face.png at half its size, enlarged four times with the face restored: all by realesrgan-x4plus."""
+UNFADED = "unfaded"
+"""coffee.png as a faded print, what pix2pix-unfade makes of it, and as it is."""
+FADING = 3_000_002
+"""The seed of its chances; one of those that the model is judged by."""
 
 
 def main() -> None:
-    """Left: MATLAB's bicubic filter. Right: the network."""
-    for name in sys.argv[1:] or (*PAIRS, FACE):
+    """Left: MATLAB's bicubic filter, or what was given. Right: the network."""
+    for name in sys.argv[1:] or (*PAIRS, FACE, UNFADED):
+        if name == UNFADED:
+            whole = picture_of("coffee.png")
+            given = faded(whole, seed=FADING)
+            save(name, [given, restorer.translate(given, model="pix2pix-unfade"), whole])
+            continue
         if name == FACE:
             small = resized(picture_of("astronaut-face.png"), (128, 128))
             settings = restorer.FaceSettings(background=restorer.UpscaleSettings(scale=4))
@@ -38,9 +48,14 @@ def main() -> None:
             small = picture_of(picture)
             large = restorer.enhance(small, model=model)
         plain = resized(small, large.shape[:2])
-        gap = np.full((large[part].shape[0], 8, 3), 255, np.uint8)
-        pair = np.concatenate([plain[part], gap, large[part]], axis=1)
-        restorer.write_picture(restorer.Picture(pixels=pair), HERE / "results" / f"{name}.png")
+        save(name, [plain[part], large[part]])
+
+
+def save(name: str, pictures: list[NDArray[np.uint8]]) -> None:
+    """[(H, W, 3), ...] side by side, with a white gap."""
+    gap = np.full((len(pictures[0]), 8, 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (gap, picture)][1:]
+    restorer.write_picture(restorer.Picture(pixels=np.concatenate(row, axis=1)), HERE / "results" / f"{name}.png")
 
 
 def picture_of(name: str) -> NDArray[np.uint8]:

@@ -284,7 +284,7 @@ REFUSED = {
     "--direction up": (2, "up"),
     "--direction b2a": (2, "no opposite"),
     "--noise -1": (2, "noise"),
-    "--noise 1": (1, "dropout"),
+    "--noise 1": (1, "leave noise out"),
     "--strength 2": (2, "strength"),
     "--palette nothing.txt": (2, "nothing.txt"),
     "--pair": (1, "even width"),
@@ -347,3 +347,26 @@ def test_pictures_of_any_kind_come_back_as_what_they_were(folder):
     assert (half[0].float() - tensor[0].float() / 255).abs().max() < 0.05
     with pytest.raises(PictureError, match="cannot make a picture of int"):
         restorer.translate(5, model=model)
+
+
+def test_an_onnx_file_translates_in_one_go_and_says_what_it_cannot(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from restorer.engines.graph import GraphForm
+    from restorer.export import export_model
+
+    path = tmp_path / "cyclegan.onnx"
+    export_model(load_weights(dict(random_network(CASES["cyclegan"]).state_dict())), path, form=GraphForm())
+    pixels = photo(42, 53)
+    made = restorer.translate(pixels, model=path)
+    error = np.abs(made.astype(int) - np.rint(expected("cyclegan", pixels).clip(0, 1) * 255)).max()
+    assert error <= 1
+    with pytest.raises(UsageError, match="--tile 0"):
+        restorer.translate(pixels, model=path, settings=TranslateSettings(model=str(path), tile=32))
+    export_model(
+        load_weights(dict(random_network(CASES["cyclegan"]).state_dict())),
+        tmp_path / "fixed.onnx",
+        form=GraphForm(size=(40, 48)),
+    )
+    assert restorer.translate(photo(40, 48), model=tmp_path / "fixed.onnx").shape == (40, 48, 3)
+    with pytest.raises(PictureError, match="48x40 only"):
+        restorer.translate(pixels, model=tmp_path / "fixed.onnx")

@@ -22,4 +22,16 @@ OWN: tuple[Record, ...] = (
         source="weights/srgan-photo-x4.md",
         summary="clean photos, small and quick; srresnet-photo-x4 trained on as a GAN: a little sharper",
     ),
+    Record(
+        name="pix2pix-unfade",
+        network="pix2pix",
+        scale=1,
+        licence="Apache-2.0",
+        is_own=True,
+        file="pix2pix-unfade.safetensors",
+        sha256="77b6ac417c08c454431fc722fa1e7907c3f8c148586f48e2c994c9eb27a2a506",
+        size=3_490_388,
+        source="weights/pix2pix-unfade.md",
+        summary="faded colour prints get their colours back",
+    ),
 )
