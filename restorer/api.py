@@ -20,6 +20,7 @@ from restorer.errors import (
     UnsupportedError,
     UsageError,
     WeightsError,
+    wrong_task,
 )
 from restorer.networks.foreign import load_foreign
 from restorer.networks.spec import Model, StateDict, load_weights
@@ -42,8 +43,6 @@ from restorer.weights.records import partners
 log = logging.getLogger(__name__)
 DEFAULTS, FACE_DEFAULTS = UpscaleSettings(), FaceSettings()
 MOST_AT_ONCE = 16
-COMMANDS = {"upscale": "upscale", "restore": "upscale", "face": "faces", "translate": "translate"}
-"""Task of a network -> the command that takes it."""
 
 
 def open_model(name: str | Path, *, facts: Mapping[str, object] | None = None, denoise: float | None = None) -> Model:
@@ -91,7 +90,7 @@ class Restorer:
             return cls(_of_file(path, settings), settings)
         loaded = open_model(settings.model, facts=settings.facts, denoise=settings.denoise)
         if loaded.spec.task not in ("upscale", "restore"):
-            raise UsageError(_other_command(settings.model, loaded.spec.task))
+            raise wrong_task(settings.model, loaded.spec.task)
         engine = open_engine(loaded, kind=settings.engine, device=settings.device, precision=settings.precision)
         return cls(engine, settings)
 
@@ -215,11 +214,11 @@ class Translator:
         name = model_for(settings.model, settings.direction, pair=settings.pair)
         how = settings.finishing
         if is_onnx(path := find_weights(name).path):
-            return cls(_of_file(path, how), settings)
+            return cls(_of_file(path, how, ("translate",)), settings)
         noise = {} if settings.noise is None else {"noise": settings.noise}
         loaded = open_model(name, facts={**settings.facts, **noise})
         if loaded.spec.task != "translate":
-            raise UsageError(_other_command(name, loaded.spec.task))
+            raise wrong_task(name, loaded.spec.task)
         kind = "eager" if settings.engine == "auto" and loaded.spec.walk is not None else settings.engine
         return cls(open_engine(loaded, kind=kind, device=settings.device, precision=settings.precision), settings)
 
@@ -256,12 +255,6 @@ def enhance(x: Any, *, model: str | Path | None = None, settings: UpscaleSetting
     return Restorer.open(model, settings=settings)(x)
 
 
-def _other_command(name: str, task: str) -> str:
-    command = COMMANDS.get(task)
-    cure = f"use it with: restorer {command}" if command else "no command takes it by itself"
-    return f"{name} is a '{task}' network; {cure}"
-
-
 def _foreign(name: str | Path, weights: StateDict, facts: Mapping[str, object]) -> Model | None:
     try:
         return load_foreign(weights, facts=facts)
@@ -269,13 +262,18 @@ def _foreign(name: str | Path, weights: StateDict, facts: Mapping[str, object]) 
         raise type(e)(f"{name}: {e}") from e
 
 
-def _of_file(path: Path, settings: UpscaleSettings) -> Engine:
+def _of_file(path: Path, settings: UpscaleSettings, tasks: tuple[str, ...] = ("upscale", "restore")) -> Engine:
     if settings.denoise is not None:
         raise UsageError(f"{path.name}: --denoise mixes weights, and an ONNX file is finished; use a model's name")
     from restorer.engines.onnx_file import open_onnx_file
 
     return open_onnx_file(
-        path, facts=settings.facts, kind=settings.engine, device=settings.device, precision=settings.precision
+        path,
+        facts=settings.facts,
+        tasks=tasks,
+        kind=settings.engine,
+        device=settings.device,
+        precision=settings.precision,
     )
 
 

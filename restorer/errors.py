@@ -97,3 +97,14 @@ def first_line(error: BaseException) -> str:
     """What a library said went wrong, as far as one line holds it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+COMMANDS = {"upscale": "upscale", "restore": "upscale", "face": "faces", "translate": "translate"}
+"""Task of a network -> the command that takes it."""
+
+
+def wrong_task(name: str, task: str) -> UsageError:
+    """A network was given to a command that it is not for."""
+    command = COMMANDS.get(task)
+    cure = f"use it with: restorer {command}" if command else "no command takes it by itself"
+    return UsageError(f"{name} is a '{task}' network; {cure}")

@@ -17,13 +17,19 @@ from restorer.weights.record import Record
 from restorer.weights.records import CHECKPOINTS, get_record
 from restorer.weights.translation_records import TRANSLATIONS
 
-UPSCALERS = [record for record in CHECKPOINTS.values() if record not in (*FACES, *TRANSLATIONS)]
+OTHERS = [record for record in CHECKPOINTS.values() if record.is_own and record.scale == 1]
+UPSCALERS = [record for record in CHECKPOINTS.values() if record not in (*FACES, *TRANSLATIONS, *OTHERS)]
 
 
-@pytest.mark.parametrize("record", UPSCALERS, ids=lambda record: record.name)
+@pytest.mark.parametrize("record", [*UPSCALERS, *OTHERS], ids=lambda record: record.name)
 def test_every_record_is_in_order(record: Record) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", record.name)
-    assert record.name.endswith(f"x{record.scale}") or f"-x{record.scale}" in record.name or "xsx" in record.name
+    assert (
+        record in OTHERS
+        or record.name.endswith(f"x{record.scale}")
+        or f"-x{record.scale}" in record.name
+        or "xsx" in record.name
+    )
     assert record.network in NETWORKS
     assert record.sha256 is None or re.fullmatch("[0-9a-f]{64}", record.sha256)
     assert re.fullmatch("[0-9a-f]{8}|", record.sha256_prefix)

@@ -15,7 +15,7 @@ import torch
 from restorer.engines.graph import METADATA, OUR_KEYS, read_traits
 from restorer.engines.graph_engine import Graph, GraphEngine
 from restorer.engines.onnx import Opened, Session, choose_provider, errors, open_session
-from restorer.errors import AmbiguousWeightsError, MissingPackageError, UsageError, WeightsError
+from restorer.errors import AmbiguousWeightsError, MissingPackageError, UsageError, WeightsError, wrong_task
 from restorer.networks.spec import Facts, Traits
 from restorer.weights.tensors import FILE_LIMIT
 
@@ -38,9 +38,17 @@ UNTOLD_RANGE = (
 
 
 def open_onnx_file(
-    path: Path, *, facts: Facts, kind: str = "auto", device: str = "auto", precision: str = "auto"
+    path: Path,
+    *,
+    facts: Facts,
+    tasks: tuple[str, ...] = ("upscale", "restore"),
+    kind: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
 ) -> GraphEngine:
     """Run a file in ONNX Runtime. Its precision is its own; `facts` tell the range and order of others' files.
+
+    `tasks` are those that the caller is for; others' files do not say theirs.
 
     Raises WeightsError for a file that is damaged or no network from picture to picture, AmbiguousWeightsError where a
     fact is missing, UsageError where another engine or precision is asked for.
@@ -52,7 +60,7 @@ def open_onnx_file(
     if unknown := facts.keys() - (FACTS if told is None else ()):
         known = " and ".join(sorted(FACTS)) if told is None else "none, since it says all itself"
         raise UsageError(f"{path.name}: has no use for --fact {min(unknown)}; it takes {known}")
-    graph = _foreign(opened, facts, path) if told is None else _ours(opened, told, path)
+    graph = _foreign(opened, facts, path) if told is None else _ours(opened, told, path, tasks)
     own = "fp16" if graph.dtype == torch.float16 else "fp32"
     if precision not in ("auto", own):
         raise UsageError(f"{path.name}: is {own} and cannot be run in {precision}; leave out --precision")
@@ -124,14 +132,14 @@ def _told(opened: Opened, path: Path) -> dict[str, Any] | None:
     return dict(told)
 
 
-def _ours(opened: Opened, told: Mapping[str, Any], path: Path) -> Graph:
-    if told["task"] not in ("upscale", "restore"):
-        raise UsageError(f"{path.name} is a '{told['task']}' network; this command takes 'upscale' ones")
+def _ours(opened: Opened, told: Mapping[str, Any], path: Path, tasks: tuple[str, ...]) -> Graph:
+    if told["task"] not in tasks:
+        raise wrong_task(path.name, told["task"])
     with_io = bool(told["with_io"])
     traits = read_traits(told)
     if traits.latent is not None or not traits.makes_pictures:
         raise WeightsError(
-            f"{path.name}: says that it upscales, and that it makes no pictures of pictures; export it anew"
+            f"{path.name}: says what it is for, and that it makes no pictures of pictures; export it anew"
         )
     return Graph(
         compute=opened.run,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from restorer.apps.cli.screen import show, tell
-from restorer.errors import UsageError
+from restorer.errors import COMMANDS, UsageError
 
 if TYPE_CHECKING:
     from restorer.training.recipe import Recipe
@@ -45,7 +45,6 @@ def train(
         raise UsageError("name a folder for the run: --out RUN")
     if not chosen.data.where:
         raise UsageError("name the pictures to train on: --data DIR")
-    from restorer.api import COMMANDS
     from restorer.networks.spec import get_spec
     from restorer.training.loop import open_fabric
     from restorer.training.loop import train as play
