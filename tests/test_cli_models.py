@@ -169,3 +169,10 @@ def test_the_doctor_needs_no_weights_for_the_rest(cli):
     assert (status, err) == (0, [])
     assert re.search(r"^package +torch \d", out, re.MULTILINE)
     assert re.search(r"^model +.*realesrgan-x2plus", out, re.MULTILINE)
+
+
+def test_info_says_that_a_network_of_whole_pictures_has_no_tiles(capsys):
+    assert main(["models", "info", "pix2pix-unfade"]) == 0
+    told = capsys.readouterr().out
+    assert "870,387" in told
+    assert "in bands of rows" in told

@@ -78,7 +78,9 @@ def _show_model(name: str, facts: dict[str, str]) -> None:
     traits = model.traits
     show(f"{'network':12} {model.spec.name}, {model.config}")
     show(f"{'parameters':12} {sum(p.numel() for p in model.network.parameters()):,}")
-    show(f"{'tiling':12} radius {traits.radius} input pixels, read with {traits.overlap} around each tile")
+    tiles = f"radius {traits.radius} input pixels, read with {traits.overlap} around each tile"
+    walked = model.spec.walk is not None and traits.radius is None
+    show(f"{'tiling':12} {'none: in one go, or in bands of rows by the statistics of all of it' if walked else tiles}")
     show(f"{'precisions':12} {', '.join(sorted(traits.precisions))}")
 
 
