@@ -214,6 +214,8 @@ class Translator:
         name = model_for(settings.model, settings.direction, pair=settings.pair)
         how = settings.finishing
         if is_onnx(path := find_weights(name).path):
+            if settings.noise is not None:
+                raise UsageError(f"{path.name}: an ONNX file is finished and takes no noise; use the weights")
             return cls(_of_file(path, how, ("translate",)), settings)
         noise = {} if settings.noise is None else {"noise": settings.noise}
         loaded = open_model(name, facts={**settings.facts, **noise})

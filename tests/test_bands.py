@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from restorer.engines.eager import EagerEngine
 from restorer.networks.bands import DOUBLED, HALVED, Bands, Each, Held, PictureRows, Through
 from restorer.networks.spec import get_spec, load_weights
-from restorer.networks.translation_layers import InstanceNorm, PictureNorm
+from restorer.networks.translation_layers import InstanceNorm, PictureNorm, statistics
 
 WALKED = [case for case in CASES if get_spec(case.name).walk is not None]
 
@@ -140,3 +140,8 @@ def test_an_engine_walks_in_its_own_precision_and_exactly_when_asked(case):
     assert errors[1] < 1e-5
     assert 1e-5 < errors[0] < 0.1
     assert not torch.is_inference_mode_enabled()
+
+
+def test_statistics_are_taken_where_the_map_is():
+    mean, variance = statistics(torch.empty(1, 2, 4000, 200, device="meta"), torch.float32)
+    assert mean.device.type == variance.device.type == "meta"

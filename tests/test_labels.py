@@ -6,6 +6,7 @@ import pytest
 from restorer.errors import PictureError, UsageError
 from restorer.pipeline.labels import in_colours, read_palette
 from restorer.pipeline.picture import Picture
+from restorer.pipeline.picture_types import SourceInfo
 
 PALETTE = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 64]], np.uint8)
 
@@ -15,6 +16,7 @@ def test_a_palette_is_read_as_people_write_it(tmp_path):
     for text in (
         "0 0 0 void\n128 0 0 building\n\n0 128 64 tree\n",
         "# CamVid\n0,0,0\n128, 0, 0\n0,128,64\n",
+        "\ufeff0 0 0\n128 0 0\n0 128 64\n",
         "GIMP Palette\nName: mine\nColumns: 3\n#\n  0   0   0\tvoid\n128 0 0\n0 128 64\n",
     ):
         file.write_text(text, encoding="utf-8")
@@ -64,3 +66,16 @@ def test_a_label_outside_the_palette_is_named_with_its_place():
 def test_a_deep_label_map_is_refused():
     with pytest.raises(PictureError, match="8 bits"):
         in_colours(Picture(pixels=np.zeros((2, 2, 1), np.uint16)), PALETTE)
+
+
+def test_what_was_said_of_grey_does_not_follow_into_colours():
+    grey = Picture(pixels=np.zeros((2, 2, 1), np.uint8), icc=b"grey profile", meta={"png:sBIT": b"x", "exif": b"y"})
+    coloured = in_colours(grey, PALETTE)
+    assert coloured.icc is None
+    assert coloured.meta == {"exif": b"y"}
+
+
+def test_numbers_of_fewer_than_eight_bits_are_refused():
+    few = Picture(pixels=np.full((2, 2, 1), 17, np.uint8), source=SourceInfo(bits=4))
+    with pytest.raises(PictureError, match="4 bits"):
+        in_colours(few, PALETTE)

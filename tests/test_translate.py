@@ -2,11 +2,13 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from cases import Case, random_network
+from engines import FullEngine
 from PIL import Image
 
 import restorer
@@ -131,6 +133,9 @@ def test_grey_goes_in_as_three_channels_and_comes_out_in_colour():
 def test_a_network_of_one_channel_sees_luma():
     pixels = photo(40, 48)
     luma = pixels @ np.array([0.299, 0.587, 0.114])
+    truth = expected("grey", (np.rint(luma) / 255).astype(np.float32)[:, :, None])
+    for tile in (0, 32):
+        assert np.abs(run(pixels, engine_of("grey"), tile=tile) / 255 - truth).max() < 0.003, "in colour, either way"
     assert np.array_equal(
         run(pixels, engine_of("grey")), run(np.rint(luma).astype(np.uint8)[:, :, None], engine_of("grey"))
     )
@@ -370,3 +375,32 @@ def test_an_onnx_file_translates_in_one_go_and_says_what_it_cannot(tmp_path):
     assert restorer.translate(photo(40, 48), model=tmp_path / "fixed.onnx").shape == (40, 48, 3)
     with pytest.raises(PictureError, match="48x40 only"):
         restorer.translate(pixels, model=tmp_path / "fixed.onnx")
+
+
+def test_no_room_for_a_fixed_size_is_told_at_once(tmp_path):
+    engine = FullEngine(most=0, scale=1, radius=2, fixed_size=(16, 16))
+    engine.walk = None
+    work = Translation(Picture(pixels=photo(40, 48)), engine, TranslateSettings(model="x"))
+    with pytest.raises(restorer.errors.OutOfMemoryError, match="fixed size"):
+        work.run(lambda: ArrayTaker((40, 48), 3, np.dtype(np.uint8)))
+
+
+def test_room_is_that_of_padded_sides():
+    model = load_weights(dict(random_network(CASES["pix2pix"]).state_dict()))
+    engine = EagerEngine(model, device="cpu", precision="fp32", self_check=False)
+    engine.traits = replace(engine.traits, multiple_of=256, min_side=256)
+    narrow = Picture(pixels=np.zeros((1, 60_000, 3), np.uint8))
+    assert Translation(narrow, engine, TranslateSettings(model="x")).rows, "256 rows of it do not go in one go"
+
+
+def test_a_finished_file_takes_no_noise_and_others_files_are_told_their_range(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from restorer.engines.graph import GraphForm
+    from restorer.export import export_model
+
+    path = tmp_path / "net.onnx"
+    export_model(load_weights(dict(random_network(CASES["cyclegan"]).state_dict())), path, form=GraphForm())
+    with pytest.raises(UsageError, match="takes no noise"):
+        restorer.Translator.open(settings=TranslateSettings(model=str(path), noise=3))
+    with pytest.raises(UsageError, match="no use for --fact"):
+        restorer.Translator.open(settings=TranslateSettings(model=str(path), facts={"value_range": "-1,1"}))

@@ -123,7 +123,8 @@ def statistics(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
         mean = block.mean((0, 2, 3), keepdim=True)
         means.append(mean.flatten())
         variances.append((block - mean).square_().mean((0, 2, 3)))
-    shares = torch.tensor([min(rows, height - top) / height for top in range(0, height, rows)], dtype=wide)[:, None]
+    parts = [min(rows, height - top) / height for top in range(0, height, rows)]
+    shares = torch.tensor(parts, dtype=wide, device=x.device)[:, None]
     mean = (shares * torch.stack(means)).sum(0)
     between = (torch.stack(means) - mean).square()
     return mean, (shares * (torch.stack(variances) + between)).sum(0)

@@ -23,7 +23,7 @@ def read_palette(path: str) -> Colours:
     The first colour is number 0. Blank lines and those that begin with # are passed over.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as e:
         raise UsageError(
             f"the palette {path} cannot be read ({e.strerror}); give a file with lines such as: 128 0 0"
@@ -49,6 +49,10 @@ def in_colours(picture: Picture, palette: Colours) -> Picture:
     if picture.pixels.dtype != np.uint8:
         raise PictureError(f"is a label map of {picture.pixels.dtype}; save it with 8 bits")
     if picture.channels == 1:
+        if 0 < picture.source.bits < 8:
+            raise PictureError(
+                f"is a label map of {picture.source.bits} bits, whose numbers are unclear; save it with 8"
+            )
         numbers = picture.pixels[:, :, 0]
         wrong = numbers >= len(palette)
         if wrong.any():
@@ -56,7 +60,8 @@ def in_colours(picture: Picture, palette: Colours) -> Picture:
             raise PictureError(
                 f"label {numbers[y, x]} at column {x}, row {y} is outside the palette, whose last is {len(palette) - 1}"
             )
-        return replace(picture, pixels=palette[numbers])
+        meta = {key: value for key, value in picture.meta.items() if not key.startswith("png:")}
+        return replace(picture, pixels=palette[numbers], icc=None, meta=meta)  # what was said of grey is not of colour
     wrong = ~np.isin(_packed(picture.pixels), _packed(palette))
     if wrong.any():
         y, x = _first(wrong)

@@ -27,23 +27,42 @@ Progress = Callable[[int, int], None]
 
 
 def restore(
-    source: Source, plan: Plan, engine: Engine, sink: BandSink, *, dtype: np.dtype[np.generic]
+    source: Source,
+    plan: Plan,
+    engine: Engine,
+    sink: BandSink,
+    *,
+    dtype: np.dtype[np.generic],
+    channels: int | None = None,
 ) -> Iterator[int]:
-    """Walk the plan; yields the input pixels done after each batch of tiles. The network sees one batch at a time."""
+    """Walk the plan; yields the input pixels done after each batch of tiles. The network sees one batch at a time.
+
+    `channels` of colour come out; None for those of the source.
+    """
     for band in plan.bands():
         for start in range(0, len(band), plan.batch):
             tiles = band[start : start + plan.batch]
-            for tile, block in zip(tiles, run_tiles(source, tiles, engine, dtype=dtype), strict=True):
+            for tile, block in zip(
+                tiles, run_tiles(source, tiles, engine, dtype=dtype, channels=channels), strict=True
+            ):
                 sink.write(tile.core.scaled(engine.traits.scale), block)
             yield sum(tile.core.size[0] * tile.core.size[1] for tile in tiles)
 
 
-def run_tiles(source: Source, tiles: Sequence[Tile], engine: Engine, *, dtype: np.dtype[np.generic]) -> list[Block]:
+def run_tiles(
+    source: Source,
+    tiles: Sequence[Tile],
+    engine: Engine,
+    *,
+    dtype: np.dtype[np.generic],
+    channels: int | None = None,
+) -> list[Block]:
     """Tiles -> their cores as (s*h, s*w, C[+1]) in `dtype`."""
+    channels = channels or source.channels
     blocks = [source.read(tile.window) for tile in tiles]
     made = _through(engine, [block[:, :, : source.channels] for block in blocks])
     crops = [tile.core.within(tile.window).scaled(engine.traits.scale) for tile in tiles]
-    done = [to_block(y, crop, channels=source.channels, dtype=dtype) for y, crop in zip(made, crops, strict=True)]
+    done = [to_block(y, crop, channels=channels, dtype=dtype) for y, crop in zip(made, crops, strict=True)]
     if source.dtype == np.float32:
         done = [_with_excess(*item, engine.traits) for item in zip(done, blocks, crops, strict=True)]
     if not source.has_alpha:

@@ -219,6 +219,7 @@ class TranslateSettings:
             device=self.device,
             strength=self.strength,
             keep_colour=self.keep_colour,
+            facts=self.facts,
             max_megapixels_in=self.max_megapixels_in,
             max_megapixels_out=self.max_megapixels_in,
         )

@@ -4,6 +4,7 @@ Letters: H W sides of the picture, h rows of a band, C channels.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
@@ -92,7 +93,8 @@ class Translation:
             except OutOfMemoryError:
                 self._shrink()
             except NumericalError:
-                if exact or not self.rows or self.engine.run_again is None:
+                lowered = self.engine.run_again is not None or self._is_tight()
+                if exact or not self.rows or not lowered:
                     raise
                 exact = True
                 log.warning("the picture came back with values that are not finite; it is done again in float32")
@@ -114,7 +116,7 @@ class Translation:
         else:
             done = 0
             sink = BandSink(width=self.size_in[1], channels=channels, dtype=finish.work, take=finish)
-            for pixels in restore(self._seen, self._plan(), self.engine, sink, dtype=finish.work):
+            for pixels in restore(self._seen, self._plan(), self.engine, sink, dtype=finish.work, channels=channels):
                 done += pixels
                 tell(done, self.pixels)
         finish.close()
@@ -122,7 +124,7 @@ class Translation:
     def _banded(self, dtype: np.dtype[np.generic], tell: Progress, *, exact: bool) -> Iterator[Block]:
         """The picture in bands, by statistics of all of it. -> (h, W, C) in `dtype`"""
         traits, (height, width) = self.engine.traits, self.size_in
-        padded = [padded_side(side, traits) for side in self.size_in]
+        padded = self._padded()
         walk = self.engine.walk
         assert walk is not None
 
@@ -131,7 +133,7 @@ class Translation:
             return to_batch([block], channels=traits.in_channels, device=self.engine.device)
 
         steps = _Steps(self.engine, self.pixels, -(-padded[0] // self.rows), tell)
-        bands = Bands(self.rows, tight=self._is_tight(), tell=steps)
+        bands = Bands(self.rows, tight=self._is_tight() and not exact, tell=steps)
         for top, y in walk(PictureRows(padded[0], read), bands, exact=exact):
             if fault(y, y) is not None:
                 raise NumericalError(
@@ -158,8 +160,12 @@ class Translation:
                 f"is {self.size_in[1]}x{self.size_in[0]}, and this graph takes whole pictures of {width}x{height} "
                 "only; export it without --static"
             )
-        fits = self.tile is None and self.pixels <= self._room()
+        fits = self.tile is None and math.prod(self._padded()) <= self._room()
         return "whole" if fits or self.tile == 0 or traits.fixed_size is not None else "bands"
+
+    def _padded(self) -> tuple[int, int]:
+        """(height, width) as the network takes them."""
+        return padded_side(self.size_in[0], self.engine.traits), padded_side(self.size_in[1], self.engine.traits)
 
     def _room(self) -> int:
         """Pixels that may go in one go."""
@@ -178,15 +184,17 @@ class Translation:
             return self.tile
         engine = self.engine
         pixels = window_pixels(engine.traits, memory_total=engine.memory_total, on_cpu=engine.on_cpu)
-        return max(32, pixels // self.size_in[1] // 16 * 16)
+        return max(32, pixels // self._padded()[1] // 16 * 16)
 
     def _is_tight(self) -> bool:
-        return 4 * self.engine.traits.values_held * self.pixels > TIGHT_FROM
+        return 4 * self.engine.traits.values_held * math.prod(self._padded()) > TIGHT_FROM
 
     def _shrink(self) -> None:
         """From one go to bands, from bands to lower ones, from tiles to smaller ones."""
         if self.rows:
             self.rows = _lower(self.rows)
+        elif self.engine.traits.fixed_size is not None:
+            raise OutOfMemoryError("not enough memory for this graph's fixed size; use a smaller one")
         elif self.engine.traits.radius is not None:
             self.tile = smaller_tile(self._plan())
         elif self.engine.walk is None or self.tile == 0:

@@ -20,8 +20,7 @@ def model_for(model: str, direction: str, *, pair: bool) -> str:
         return other
     path = Path(model)
     for one, two in SIBLINGS:
-        sibling = path.with_name(path.name.replace(one, two))
-        if one in path.name and sibling.is_file():
+        if one in path.name and (sibling := path.with_name(path.name.replace(one, two))).is_file():
             return str(sibling)
     raise UsageError(
         f"no opposite of {model} is known; give its own name or file as --model, and leave --direction out"
