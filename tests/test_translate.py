@@ -354,29 +354,6 @@ def test_pictures_of_any_kind_come_back_as_what_they_were(folder):
         restorer.translate(5, model=model)
 
 
-def test_an_onnx_file_translates_in_one_go_and_says_what_it_cannot(tmp_path):
-    pytest.importorskip("onnxruntime")
-    from restorer.engines.graph import GraphForm
-    from restorer.export import export_model
-
-    path = tmp_path / "cyclegan.onnx"
-    export_model(load_weights(dict(random_network(CASES["cyclegan"]).state_dict())), path, form=GraphForm())
-    pixels = photo(42, 53)
-    made = restorer.translate(pixels, model=path)
-    error = np.abs(made.astype(int) - np.rint(expected("cyclegan", pixels).clip(0, 1) * 255)).max()
-    assert error <= 1
-    with pytest.raises(UsageError, match="--tile 0"):
-        restorer.translate(pixels, model=path, settings=TranslateSettings(model=str(path), tile=32))
-    export_model(
-        load_weights(dict(random_network(CASES["cyclegan"]).state_dict())),
-        tmp_path / "fixed.onnx",
-        form=GraphForm(size=(40, 48)),
-    )
-    assert restorer.translate(photo(40, 48), model=tmp_path / "fixed.onnx").shape == (40, 48, 3)
-    with pytest.raises(PictureError, match="48x40 only"):
-        restorer.translate(pixels, model=tmp_path / "fixed.onnx")
-
-
 def test_no_room_for_a_fixed_size_is_told_at_once(tmp_path):
     engine = FullEngine(most=0, scale=1, radius=2, fixed_size=(16, 16))
     engine.walk = None
@@ -391,16 +368,3 @@ def test_room_is_that_of_padded_sides():
     engine.traits = replace(engine.traits, multiple_of=256, min_side=256)
     narrow = Picture(pixels=np.zeros((1, 60_000, 3), np.uint8))
     assert Translation(narrow, engine, TranslateSettings(model="x")).rows, "256 rows of it do not go in one go"
-
-
-def test_a_finished_file_takes_no_noise_and_others_files_are_told_their_range(tmp_path):
-    pytest.importorskip("onnxruntime")
-    from restorer.engines.graph import GraphForm
-    from restorer.export import export_model
-
-    path = tmp_path / "net.onnx"
-    export_model(load_weights(dict(random_network(CASES["cyclegan"]).state_dict())), path, form=GraphForm())
-    with pytest.raises(UsageError, match="takes no noise"):
-        restorer.Translator.open(settings=TranslateSettings(model=str(path), noise=3))
-    with pytest.raises(UsageError, match="no use for --fact"):
-        restorer.Translator.open(settings=TranslateSettings(model=str(path), facts={"value_range": "-1,1"}))
