@@ -22,6 +22,7 @@ from benchmarks.common import (
     needed,
     own_peak,
     publish,
+    ranged,
     run_child,
     spread,
     table_lines,
@@ -281,12 +282,6 @@ def difference_line(case: Case, measured: Mapping[str, Any]) -> str:
         for name, one in measured["difference"].items()
     ]
     return f"- {case.model}, our 8-bit picture against the reference's: {'; '.join(words)}."
-
-
-def ranged(one: Mapping[str, Any], digits: int = 0) -> str:
-    """Median (least-greatest), or the one value there is."""
-    median = f"{one['median']:.{digits}f}"
-    return median if len(one["all"]) == 1 else f"{median} ({one['min']:.{digits}f}-{one['max']:.{digits}f})"
 
 
 if __name__ == "__main__":

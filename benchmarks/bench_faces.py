@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.common import ROOT, Result, described, machine_facts, publish, run_child, spread, table_lines
+from benchmarks.common import ROOT, Result, described, machine_facts, publish, ranged, run_child, spread, table_lines
 from restorer import machine
 
 CHILD = ROOT / "benchmarks" / "child_faces.py"
@@ -55,7 +55,7 @@ def report(result: Result) -> list[str]:
     rows: list[tuple[object, ...]] = [("what", "precision of ours", "ours, s", "theirs, s", "times faster")]
     for precision, case in result["photo"].items():
         for part, what in PARTS.items():
-            rows.append((what, precision, *(_told(case[part][who]) for who in ("ours", "theirs", "times_faster"))))
+            rows.append((what, precision, *(ranged(case[part][who], 2) for who in ("ours", "theirs", "times_faster"))))
     large = result["large"]
     near = ", ".join(f"{case['db']:.1f} dB in {precision}" for precision, case in result["photo"].items())
     return [
@@ -69,10 +69,6 @@ def report(result: Result) -> list[str]:
         f"above the process with the network, of which the photo and the result are {2 * large['photo'] / 2**30:.2f}; "
         f"{large['seconds']:.0f} s.",
     ]
-
-
-def _told(values: Result) -> str:
-    return f"{values['median']:.2f} ({values['min']:.2f}-{values['max']:.2f})"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.common import ROOT, Result, described, machine_facts, publish, run_child, spread, table_lines
+from benchmarks.common import ROOT, Result, described, machine_facts, publish, ranged, run_child, spread, table_lines
 from restorer import machine
 
 CHILD = ROOT / "benchmarks" / "child_training.py"
@@ -55,8 +55,8 @@ def report(result: Result) -> list[str]:
         goal = 1.0 if precision == "fp32" else GOAL
         rows.append(
             (
-                f"{game}: {GAMES[game]}", precision, *(_told(case[who]) for who in ("ours", "theirs")),
-                f"{_told(case['times_faster'], digits=2)}; goal {goal:g}",
+                f"{game}: {GAMES[game]}", precision, *(ranged(case[who], 2) for who in ("ours", "theirs")),
+                f"{ranged(case['times_faster'], 2)}; goal {goal:g}",
             )
         )  # fmt: skip
     lines = [
@@ -75,10 +75,6 @@ def report(result: Result) -> list[str]:
             f"{mean['theirs']:.6f}."
         )
     return lines
-
-
-def _told(values: Result, *, digits: int = 2) -> str:
-    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}-{values['max']:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ picture in one go and in bands, and one of 24 megapixels, which no one go has ro
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
-from benchmarks.common import ROOT, Result, described, machine_facts, publish, run_child, spread, table_lines
+from benchmarks.common import ROOT, Result, described, machine_facts, publish, ranged, run_child, spread, table_lines
 from restorer import machine
 
 CHILD = ROOT / "benchmarks" / "child_translation.py"
@@ -88,6 +89,7 @@ def report(result: Result) -> list[str]:
             f"{key.split()[1]}: over the last 50, the term that is compared is {last['ours']:.3f}, and the original's "
             f"{last['theirs']:.3f}."
         )
+    size, large_size = (next(iter(result[name].values()))["size"] for name in ("whole", "large"))
     rows = [
         (
             "network",
@@ -95,7 +97,7 @@ def report(result: Result) -> list[str]:
             "in one go, s",
             "in bands, s",
             "apart, dB; worst level",
-            "24 megapixels, s",
+            f"{math.prod(large_size) / 1e6:g} megapixels, s",
             "GB above",
         )
     ]
@@ -108,28 +110,18 @@ def report(result: Result) -> list[str]:
                 f"{case['db']:.1f}; {case['worst']}", f"{large['seconds']:.0f}", f"{large['peak'] / 2**30:.2f}",
             )
         )  # fmt: skip
-    height, width = next(iter(result["whole"].values()))["size"]
     return [
         *lines,
         "",
-        f"A picture of {width}x{height} in one go and in bands of 128 rows, and one of "
-        f"{result_size(result)} in bands; memory above the process with torch. Goals: 40 dB, 3 GB.",
+        f"A picture of {size[1]}x{size[0]} in one go and in bands of 128 rows, and one of "
+        f"{large_size[1]}x{large_size[0]} in bands; memory above the process with torch. Goals: 40 dB, 3 GB.",
         "",
         *table_lines(rows),
     ]
 
 
-def result_size(result: Result) -> str:
-    """Width and height of the large picture."""
-    height, width = next(iter(result["large"].values()))["size"]
-    return f"{width}x{height}"
-
-
 def _told(case: Result, goal: float) -> tuple[str, str, str]:
-    ours, theirs, times = (
-        f"{case[name]['median']:.2f} ({case[name]['min']:.2f}-{case[name]['max']:.2f})"
-        for name in ("ours", "theirs", "times_faster")
-    )
+    ours, theirs, times = (ranged(case[name], 2) for name in ("ours", "theirs", "times_faster"))
     return ours, theirs, f"{times}; goal {goal:g}"
 
 

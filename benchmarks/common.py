@@ -120,6 +120,12 @@ def spread(values: Sequence[float], *, digits: int = 3) -> Result:
     }
 
 
+def ranged(one: Mapping[str, Any], digits: int = 0) -> str:
+    """What `spread` gives -> median (least-greatest), or the one value there is."""
+    median = f"{one['median']:.{digits}f}"
+    return median if len(one["all"]) == 1 else f"{median} ({one['min']:.{digits}f}-{one['max']:.{digits}f})"
+
+
 def needed(folder: Path, *names: str) -> list[Path]:
     """The paths of `names` in `folder`; one that is not there ends the benchmark."""
     paths = [folder / name for name in names]

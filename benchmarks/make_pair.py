@@ -23,7 +23,7 @@ PAIRS = {
 FACE = "face"
 """astronaut-face.png at half its size, enlarged four times with the face restored: all by realesrgan-x4plus."""
 UNFADED = "unfaded"
-"""coffee.png as a faded print, what pix2pix-unfade makes of it, and as it is."""
+"""A part of coffee.png as a faded print, what pix2pix-unfade makes of it, and as it is."""
 FADING = 3_000_002
 """The seed of its chances; one of those that the model is judged by."""
 
@@ -34,7 +34,8 @@ def main() -> None:
         if name == UNFADED:
             whole = picture_of("coffee.png")
             given = faded(whole, seed=FADING)
-            save(name, [given, restorer.translate(given, model="pix2pix-unfade"), whole])
+            three = given, restorer.translate(given, model="pix2pix-unfade"), whole
+            save(name, [picture[20:320, 70:430] for picture in three])
             continue
         if name == FACE:
             small = resized(picture_of("astronaut-face.png"), (128, 128))

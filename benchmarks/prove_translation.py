@@ -31,6 +31,7 @@ import restorer
 from benchmarks.common import RESULTS, Result, described, machine_facts, publish, table_lines
 from benchmarks.make_faded import faded
 from benchmarks.make_tiles import rgb
+from benchmarks.prove_faces import in_bytes
 from restorer.metrics.distribution import kernel_distance, open_pooled, pooled_features
 from restorer.metrics.features import open_lite0
 from restorer.metrics.fidelity import Bytes, psnr
@@ -243,11 +244,6 @@ def held_back(recipe: Recipe, data: str, phase: str) -> tuple[Tensor, Tensor]:
 def in_turn(network: torch.nn.Module, x: Tensor) -> Tensor:
     """(N, C, H, W) in [0, 1] -> what the network makes of each, in [0, 1]."""
     return torch.cat([translated(network, one) for one in x.split(1)]).clamp(0, 1)
-
-
-def in_bytes(x: Tensor) -> Bytes:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    return np.ascontiguousarray((x * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class Placed(Rows):
 class Bands:
     """How a walk goes on: how high a band is, what maps are held in, and who is told of its progress."""
 
-    def __init__(self, rows: int, *, tight: bool = False, tell: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, rows: int, *, tight: bool = False, tell: Callable[[], None] | None = None) -> None:
         """`rows` of the picture make a band; `tight` holds maps in half precision; `tell` hears of every band."""
         self._rows, self._tight, self._tell = rows, tight, tell
 
@@ -114,7 +114,8 @@ class Bands:
         step = max(1, int(self._rows * x.share))
         for top in range(0, x.height, step):
             yield top, x.read(top, min(top + step, x.height))
-            self._tell()
+            if self._tell is not None:
+                self._tell()
 
     def normed(self, x: Rows, norm: nn.Module) -> Rows:
         """What a norm of translation_layers makes of the map, which is gone over here for its statistics."""
@@ -132,7 +133,7 @@ class Bands:
 
     def held(self, x: Rows, *, over: Rows | None = None) -> Rows:
         """Make all of a map now. `over` is one of its size that nobody reads any more, and whose memory it may take."""
-        values: Tensor | None = None if over is None or not isinstance(over, Held) else over.values
+        values: Tensor | None = over.values if isinstance(over, Held) else None
         late: tuple[int, Tensor] | None = None
         dtype: torch.dtype | None = None
         for top, band in self.of(x):

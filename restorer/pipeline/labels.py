@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from restorer.errors import PictureError, UsageError
 from restorer.pipeline.picture import Picture
+from restorer.pipeline.picture_types import without_channel_words
 
 MOST_COLOURS = 4096
 Colours = NDArray[np.uint8]
@@ -60,8 +61,7 @@ def in_colours(picture: Picture, palette: Colours) -> Picture:
             raise PictureError(
                 f"label {numbers[y, x]} at column {x}, row {y} is outside the palette, whose last is {len(palette) - 1}"
             )
-        meta = {key: value for key, value in picture.meta.items() if not key.startswith("png:")}
-        return replace(picture, pixels=palette[numbers], icc=None, meta=meta)  # what was said of grey is not of colour
+        return replace(picture, pixels=palette[numbers], icc=None, meta=without_channel_words(picture.meta))
     wrong = ~np.isin(_packed(picture.pixels), _packed(palette))
     if wrong.any():
         y, x = _first(wrong)

@@ -114,6 +114,11 @@ class Frame:
     """What the file does with the frame afterwards: none, background or previous."""
 
 
+def without_channel_words(meta: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Leave out what PNG says of a picture's channels: where grey becomes colour, or colour grey, it is untrue."""
+    return {key: value for key, value in meta.items() if not key.startswith("png:")}
+
+
 def _check(pixels: Pixels, alpha: Pixels | None) -> None:
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise PictureError(

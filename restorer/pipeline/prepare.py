@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from restorer.networks.spec import Traits
+from restorer.pipeline.finish import LUMA
 from restorer.pipeline.picture import PEAKS
+from restorer.pipeline.picture_types import Pixels
 from restorer.pipeline.source import Block
 
 
@@ -22,6 +24,16 @@ def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) ->
     if x.shape[1] == 1 and channels == 3:
         x = x.expand(-1, 3, -1, -1)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def with_channels(pixels: Pixels, channels: int) -> Pixels:
+    """(H, W, 1 or 3) -> (H, W, 1 or 3): grey is repeated, colour becomes its luma."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 1:
+        grey = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)
+        return (grey if pixels.dtype == np.float32 else np.rint(grey)).astype(pixels.dtype)[:, :, None]
+    return np.repeat(pixels, channels, axis=2)
 
 
 def pad_to(x: Tensor, traits: Traits) -> Tensor:

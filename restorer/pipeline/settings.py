@@ -205,7 +205,7 @@ class TranslateSettings:
         _choice("direction", self.direction, DIRECTIONS)
         if self.noise is not None and not 0 <= self.noise < 2**31:
             raise UsageError(f"noise must be a whole number from 0 to {2**31 - 1}, got {self.noise}")
-        assert self.finishing  # which refuses what it has in common with these
+        _ = self.finishing  # refuses what it has in common with these; an assert would not, under -O
 
     @property
     def finishing(self) -> UpscaleSettings:

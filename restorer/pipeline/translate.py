@@ -18,12 +18,12 @@ from restorer.engines.shared import probe
 from restorer.errors import NumericalError, OutOfMemoryError, PictureError, UsageError
 from restorer.networks.bands import Bands, PictureRows
 from restorer.pipeline.events import Event, engine_told
-from restorer.pipeline.finish import LUMA, Finish, to_block
-from restorer.pipeline.guard import fault
+from restorer.pipeline.finish import Finish, to_block
 from restorer.pipeline.labels import Colours, in_colours
 from restorer.pipeline.picture import Picture, PictureInfo
+from restorer.pipeline.picture_types import without_channel_words
 from restorer.pipeline.plan import Box, Plan, batch_pixels, plan_tiles, smaller_tile, window_pixels
-from restorer.pipeline.prepare import padded_side, to_batch
+from restorer.pipeline.prepare import padded_side, to_batch, with_channels
 from restorer.pipeline.restore import Progress, engine_plan, restore
 from restorer.pipeline.settings import TranslateSettings
 from restorer.pipeline.source import BandSink, Block, PictureSource, RowTaker, bleed
@@ -47,7 +47,7 @@ class Translation:
         given = given if palette is None else in_colours(given, palette)
         self._given = replace(given, alpha=None, pixels=_bled(given))
         self._alpha = given.alpha
-        self._seen = PictureSource(_with_channels(self._given, traits.in_channels))
+        self._seen = self._of_channels(traits.in_channels)
         self.info = _info(given, traits.out_channels)
         self.size_in = self.size_out = given.size
         self.tile, self.rows = settings.tile, 0
@@ -101,7 +101,7 @@ class Translation:
 
     def _run(self, take: RowTaker, progress: Progress | None, *, exact: bool) -> None:
         channels = self.engine.traits.out_channels
-        original = PictureSource(_with_channels(self._given, channels))
+        original = self._seen if self._seen.channels == channels else self._of_channels(channels)
         finish = Finish(
             original,
             size_in=self.size_in,
@@ -109,19 +109,23 @@ class Translation:
             settings=self.settings.finishing,
             take=take if self._alpha is None else WithAlpha(self._alpha, take),
         )
-        tell = progress or (lambda done, total: None)
         if self.rows:
-            for band in self._banded(finish.work, tell, exact=exact):
+            for band in self._banded(finish.work, progress, exact=exact):
                 finish(band)
         else:
             done = 0
             sink = BandSink(width=self.size_in[1], channels=channels, dtype=finish.work, take=finish)
             for pixels in restore(self._seen, self._plan(), self.engine, sink, dtype=finish.work, channels=channels):
                 done += pixels
-                tell(done, self.pixels)
+                if progress is not None:
+                    progress(done, self.pixels)
         finish.close()
 
-    def _banded(self, dtype: np.dtype[np.generic], tell: Progress, *, exact: bool) -> Iterator[Block]:
+    def _of_channels(self, channels: int) -> PictureSource:
+        """The picture with grey as three equal channels, or colour as its luma."""
+        return PictureSource(replace(self._given, pixels=with_channels(self._given.pixels, channels)))
+
+    def _banded(self, dtype: np.dtype[np.generic], progress: Progress | None, *, exact: bool) -> Iterator[Block]:
         """The picture in bands, by statistics of all of it. -> (h, W, C) in `dtype`"""
         traits, (height, width) = self.engine.traits, self.size_in
         padded = self._padded()
@@ -132,17 +136,18 @@ class Translation:
             block = self._seen.read(Box(top, 0, bottom, padded[1]))
             return to_batch([block], channels=traits.in_channels, device=self.engine.device)
 
-        steps = _Steps(self.engine, self.pixels, -(-padded[0] // self.rows), tell)
+        steps = None if progress is None else _Steps(self.engine, self.pixels, -(-padded[0] // self.rows), progress)
         bands = Bands(self.rows, tight=self._is_tight() and not exact, tell=steps)
         for top, y in walk(PictureRows(padded[0], read), bands, exact=exact):
-            if fault(y, y) is not None:
+            if not bool(y.isfinite().all()):
                 raise NumericalError(
                     "the network gives values that are not finite; the weights do not fit this picture"
                 )
             inside = Box(0, 0, min(y.shape[2], height - top), width)
             if inside.bottom > 0:
                 yield to_block(y[0], inside, channels=traits.out_channels, dtype=dtype)
-        tell(self.pixels, self.pixels)
+        if progress is not None:
+            progress(self.pixels, self.pixels)
 
     def _plan(self) -> Plan:
         """In one go, or in tiles where every output depends on its surroundings only."""
@@ -266,20 +271,8 @@ def _bled(picture: Picture) -> Block:
     return pixels.clip(0, 1) if pixels.dtype == np.float32 else pixels
 
 
-def _with_channels(picture: Picture, channels: int) -> Picture:
-    """Grey as three equal channels, or colour as its luma."""
-    if picture.channels == channels:
-        return picture
-    if channels == 3:
-        return replace(picture, pixels=np.repeat(picture.pixels, 3, axis=2))
-    grey = picture.pixels @ np.asarray(LUMA, np.float32)
-    grey = grey if picture.pixels.dtype == np.float32 else np.rint(grey)
-    return replace(picture, pixels=grey.astype(picture.pixels.dtype)[:, :, None])
-
-
 def _info(picture: Picture, channels: int) -> PictureInfo:
     """What is written: a profile of grey says nothing of colours, and the reverse, nor do PNG's words on channels."""
     if picture.channels == channels:
         return picture.info
-    meta = {key: value for key, value in picture.meta.items() if not key.startswith("png:")}
-    return replace(picture.info, channels=channels, icc=None, meta=meta)
+    return replace(picture.info, channels=channels, icc=None, meta=without_channel_words(picture.meta))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from restorer.errors import DataError, PictureError
 from restorer.networks.spec import Traits
-from restorer.training.keeping import Crop, Kept, LeftOut, shuffled, with_channels
+from restorer.pipeline.prepare import with_channels
+from restorer.training.keeping import Crop, Kept, LeftOut, shuffled
 from restorer.training.objective import Batch, derived_seed
 from restorer.training.pictures import open_pictures, paired
 

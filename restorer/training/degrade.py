@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restorer.pipeline.finish import LUMA
 from restorer.training.blur import BlurConfig, Kernel, Range, check_chances, check_ranges, draw_kernel, draw_sinc
 from restorer.training.jpeg import model_jpeg, real_jpeg
-from restorer.training.keeping import LUMA
 
 Filter = Literal["area", "bilinear", "bicubic"]
 Encoder = Literal["model", "real"]

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 Crop = NDArray[Any]
 """(h, w, C) of uint8, uint16 or float32."""
 Taken = TypeVar("Taken")
-LUMA = (0.299, 0.587, 0.114)
 _TOLD = 5
 """Bad files that are named; after them, only counted."""
 
@@ -82,13 +81,3 @@ class LeftOut:
 def shuffled(seed: int, epoch: int, count: int) -> NDArray[np.intp]:
     """-> (count,): the order of an epoch."""
     return np.random.default_rng(derived_seed(seed, "epoch", epoch)).permutation(count)
-
-
-def with_channels(pixels: Crop, channels: int) -> Crop:
-    """(H, W, 1 or 3) -> (H, W, 1 or 3): grey is repeated, colour becomes its luma."""
-    if pixels.shape[2] == channels:
-        return pixels
-    if channels == 1:
-        grey = pixels.astype(np.float32) @ np.asarray(LUMA, np.float32)
-        return (grey if pixels.dtype == np.float32 else np.rint(grey)).astype(pixels.dtype)[:, :, None]
-    return np.repeat(pixels, channels, axis=2)

@@ -17,7 +17,8 @@ from PIL import Image
 from restorer.errors import DataError, PictureError
 from restorer.networks.spec import Traits
 from restorer.pipeline.files import READABLE
-from restorer.training.keeping import Crop, Kept, LeftOut, shuffled, with_channels
+from restorer.pipeline.prepare import with_channels
+from restorer.training.keeping import Crop, Kept, LeftOut, shuffled
 from restorer.training.pictures import Pictures, open_pictures, paired
 
 Layout = Literal["auto", "aligned", "folders", "unaligned"]
