@@ -31,7 +31,7 @@ from restorer.pipeline.settings import TranslateSettings
 from restorer.pipeline.source import ArrayTaker
 from restorer.pipeline.translate import Translation
 from restorer.resample import resize
-from restorer.training.build import build_parts
+from restorer.training.build import build_parts, in_layout, layout_of
 from restorer.training.data import DataConfig, Source, batches_of
 from restorer.training.games import game_of
 from restorer.training.loop import open_fabric
@@ -124,11 +124,13 @@ class Ours:
             optimisers=self.parts.optimisers, order=recipe.train.order, autocast=self.fabric.autocast
         )  # fmt: skip
         self.traits = get_spec(recipe.network).traits(recipe.config)
+        self.layout = layout_of(self.traits, self.fabric.device)
         theirs.lend(self.parts.objective)
 
     def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """-> terms."""
-        turn = [game_of(self.recipe.weights).pair(dict(batch), self.recipe, self.traits)]
+        laid = {name: in_layout(tensor, self.layout) for name, tensor in batch.items()}
+        turn = [game_of(self.recipe.weights).pair(laid, self.recipe, self.traits)]
         return gan_step(self.parts.objective, Turns(d=[turn], g=turn), rules=self.rules, clock=Clock(seed=0, step=step))
 
 

@@ -15,7 +15,12 @@ SHADES = {"eager": "#1b6ca8", "compiled": "#6aa6cf", "onnx": "#b4552d", "openvin
 def main() -> None:
     """Draw whatever has results."""
     mpl.use("agg")
-    for name, draw in (("peers", peers), ("engines", engines), ("training_step", training_step)):
+    for name, draw in (
+        ("peers", peers),
+        ("engines", engines),
+        ("training_step", training_step),
+        ("precision", precision),
+    ):
         path = RESULTS / f"{name}.json"
         if path.is_file():
             figure = draw(json.loads(path.read_text(encoding="utf-8")))
@@ -78,6 +83,26 @@ def training_step(result: dict[str, Any]) -> plt.Figure:
     panel.set_xlabel("step", fontsize=8)
     panel.set_ylabel("pixel loss, weighted", fontsize=8)
     panel.legend(frameon=False, fontsize=8)
+    _bare(panel)
+    return figure
+
+
+def precision(result: dict[str, Any]) -> plt.Figure:
+    """Nearness to float32 against time, median and worst photo of each form."""
+    figure, panel = plt.subplots(figsize=(8, 3.6))
+    named = panel.get_legend_handles_labels
+    for name, row in result["forms"].items():
+        if name == "fp32":
+            continue
+        at, colour = row["ratio_to_bf16"], THEIRS if "NNCF" in name else OURS
+        panel.plot([at, at], [row["worst_db"], row["median_db"]], color=colour, linewidth=1)
+        panel.plot(at, row["median_db"], "o", color=colour, label=None if named()[0] else "median photo")
+        panel.plot(at, row["worst_db"], "v", color=colour, label=None if len(named()[0]) > 1 else "worst photo")
+        panel.text(at, row["median_db"] + 0.6, name, fontsize=6, rotation=20)
+    panel.axhline(40, color="#555", linewidth=0.8, linestyle=":")
+    panel.set_xlabel("time over bf16's, OpenVINO", fontsize=8)
+    panel.set_ylabel("dB to float32", fontsize=8)
+    panel.legend(frameon=False, fontsize=8, loc="lower right")
     _bare(panel)
     return figure
 

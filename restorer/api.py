@@ -38,7 +38,7 @@ from restorer.pipeline.translate import Translation
 from restorer.weights.directions import model_for
 from restorer.weights.find import find_weights
 from restorer.weights.read import is_onnx, read_checkpoint
-from restorer.weights.records import partners
+from restorer.weights.records import check_command, partners
 
 log = logging.getLogger(__name__)
 DEFAULTS, FACE_DEFAULTS = UpscaleSettings(), FaceSettings()
@@ -86,6 +86,7 @@ class Restorer:
         """Find the weights, recognise their network, choose device and precision; `model` wins over the settings'."""
         if model is not None:
             settings = replace(settings, model=str(model))
+        check_command(settings.model, "upscale")
         if is_onnx(path := find_weights(settings.model).path):
             return cls(_of_file(path, settings), settings)
         loaded = open_model(settings.model, facts=settings.facts, denoise=settings.denoise)
@@ -152,6 +153,7 @@ class Faces:
         """Find all weights, recognise their networks, choose device and precision; `model` wins over the settings'."""
         if model is not None:
             settings = replace(settings, model=str(model))
+        check_command(settings.model, "faces")
         rest = settings.background
         background = None
         if rest.model != NO_MODEL and not settings.aligned:
@@ -211,6 +213,7 @@ class Translator:
         """Find the weights, of the direction asked for, recognise their network, choose device and precision."""
         if model is not None:
             settings = replace(settings, model=str(model))
+        check_command(settings.model, "translate")
         name = model_for(settings.model, settings.direction, pair=settings.pair)
         how = settings.finishing
         if is_onnx(path := find_weights(name).path):

@@ -29,6 +29,7 @@ class FakeEngine:
         )  # fmt: skip
         self.device = torch.device("cpu")
         self.run_again = None
+        self.stream = None
         self.calls: list[tuple[int, ...]] = []
 
     def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

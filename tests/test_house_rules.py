@@ -41,12 +41,14 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 NETWORKS = PACKAGE / "networks"
 STYLE = ("style_layers", "style_dialects", "style_rates")
 NETWORK_HELPERS = {"__init__", "spec", "layers", "discriminators", "features", "foreign", *STYLE}
-NETWORK_HELPERS |= {"style_discriminator", "face_discriminators", "patch_discriminators", "translation_layers", "bands"}
+NETWORK_HELPERS |= {"style_discriminator", "face_discriminators", "patch_discriminators", "translation_layers"}
+NETWORK_HELPERS |= {"bands", "stages"}
 NETWORK_IMPORTS = (
     "torch",
     "restorer.errors",
     "restorer.networks.spec",
     "restorer.networks.layers",
+    "restorer.networks.stages",
     *(f"restorer.networks.{name}" for name in STYLE),
     "restorer.networks.translation_layers",
     "restorer.networks.bands",

@@ -159,6 +159,15 @@ def test_norm_of_a_large_picture_does_not_lose_its_small_numbers():
     assert torch.allclose(y[0, 0, -1, :2], torch.tensor([1.0, -1.0]), atol=2e-5)
 
 
+def test_norm_takes_no_small_difference_for_rounding():
+    x = 1 + 2**-18 * torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = normalised(x)
+        flat = normalised(torch.full((1, 2, 64, 64), 1 / 3), torch.tensor([3.0, 4.0]), torch.tensor([0.5, -1.0]))
+    assert y.std().item() == pytest.approx(2**-18 / 1e-5**0.5, rel=0.05)
+    assert bool((flat == torch.tensor([0.5, -1.0])[:, None, None]).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_doubling_convolutions_are_transposed_ones(dtype):
     four, three = nn.ConvTranspose2d(5, 3, 4, 2, 1), nn.ConvTranspose2d(5, 3, 3, 2, 1, output_padding=1)

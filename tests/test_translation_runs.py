@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_training import same
@@ -14,7 +15,8 @@ from restorer.errors import UsageError, WeightsError
 from restorer.networks.cyclegan import CycleGAN, CycleGANConfig
 from restorer.networks.spec import get_spec
 from restorer.networks.srgan import SRGANConfig
-from restorer.training.build import build_parts, checked_traits, facts_of
+from restorer.pipeline.picture import Picture, read_picture, write_picture
+from restorer.training.build import build_parts, checked_traits, facts_of, in_layout, layout_of
 from restorer.training.checkpoint import load_run, restore_run
 from restorer.training.data import DataConfig
 from restorer.training.estimate import estimate
@@ -97,6 +99,26 @@ def test_a_grid_shows_what_was_given_and_what_was_made(runs, kind, columns):
     torch.testing.assert_close(found[1], (there(2 * found[0] - 1) + 1) / 2)
     lines = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6] and "d/accuracy_real" in lines[-1]
+
+
+@pytest.mark.parametrize(("kind", "columns", "rows"), [("paired", 3, 3), ("unpaired", 6, 4)])
+def test_a_grid_shows_up_to_four_pictures_however_small_the_batch(runs, kind, columns, rows):
+    recipe, path = runs[kind]
+    assert recipe.train.batch == 1
+    pixels = read_picture(path.parent / "pictures" / "step-0000006.png").pixels
+    assert pixels.shape == (rows * 20 - 4, columns * 20 - 4, 3), "of 16 pixels, with 4 between"
+    given = [pixels[top : top + 16, :16] for top in range(0, rows * 20, 20)]
+    assert len({each.tobytes() for each in given}) == rows
+
+
+def test_pictures_of_several_sizes_are_shown_one_by_one(tmp_path):
+    (tmp_path / "train").mkdir()
+    for side in (16, 24):
+        write_picture(Picture(pixels=np.zeros((side, 2 * side, 3), np.uint8)), tmp_path / "train" / f"{side}.png")
+    recipe = override(paired(tmp_path), {"data.preprocess": "none", "train.steps": 1, "train.picture_every": 1})
+    path = play(recipe, tmp_path / "run")
+    height, width, _ = read_picture(path.parent / "pictures" / "step-0000001.png").pixels.shape
+    assert (height, width) in ((16, 16 * 3 + 8), (24, 24 * 3 + 8))
 
 
 def test_grey_stands_beside_colour_in_a_grid():
@@ -213,3 +235,21 @@ def test_two_generators_of_a_recipe_begin_differently_and_learn_with_one_optimis
     grey = override(unpaired(), {"config.in_channels": 1, "weights.identity": 0})
     back = build_parts(grey, CPU).objective.g["b2a"]
     assert (traits.in_channels, back.last.out_channels, back.first.conv.in_channels) == (1, 1, 3)
+
+
+def test_networks_and_pictures_lie_as_they_are_quickest_to_learn_from():
+    cases = ((paired(), "cpu", torch.contiguous_format), (paired(), "cuda", torch.channels_last))
+    cases += ((unpaired(), "cpu", torch.channels_last),)
+    for recipe, device, layout in cases:
+        traits = get_spec(recipe.network).traits(recipe.config)
+        assert layout_of(traits, torch.device(device)) == layout
+        picture = in_layout(torch.rand(2, 3, 4, 5), layout)
+        assert picture.is_contiguous(memory_format=layout)
+        if device == "cpu":
+            networks = build_parts(recipe, CPU)
+            for network in (networks.objective.g, networks.objective.d, networks.average):
+                assert all(
+                    weight.is_contiguous(memory_format=layout) for weight in network.parameters() if weight.ndim == 4
+                )
+    numbers = torch.arange(3)
+    assert in_layout(numbers, torch.channels_last) is numbers

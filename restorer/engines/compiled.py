@@ -15,6 +15,7 @@ from torch import Tensor
 
 from restorer.engines.eager import EagerEngine
 from restorer.engines.precision import choose_device
+from restorer.engines.seam import Stream
 from restorer.engines.shared import AGREES_FROM, EQUAL_FROM, closeness, laid_out, probe, without_blocks
 from restorer.errors import UnsupportedError, first_line
 from restorer.networks.spec import Model
@@ -41,6 +42,7 @@ class CompiledEngine:
         self.traits = without_blocks(model.traits)
         self.run_again: Callable[[Tensor], Tensor] | None = self._plain.run_again
         self.walk = self._plain.walk
+        self.stream: Stream | None = None  # it would compile for every height of rows
         self.notes = (*self._plain.notes, "compiled anew for every shape of window, which takes up to minutes")
         self.pixels_per_second = self._plain.pixels_per_second  # no less than this
         self._largest: dict[tuple[int, ...], int] = {}

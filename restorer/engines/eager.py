@@ -3,14 +3,14 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from restorer import machine
 from restorer.engines.precision import choose_device, choose_precision, lowered
-from restorer.engines.seam import Walk
+from restorer.engines.seam import Stream, Walk
 from restorer.engines.shared import (
     AGREES_FROM,
     closeness,
@@ -22,6 +22,7 @@ from restorer.engines.shared import (
 )
 from restorer.networks.bands import Bands, PictureRows
 from restorer.networks.spec import Model
+from restorer.networks.stages import streamed
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class EagerEngine:
         self.run_again: Callable[[Tensor], Tensor] | None = None
         self.walk: Walk | None = None if model.spec.walk is None else self._walked
         self._walk = model.spec.walk
+        self.stream: Stream | None = None if model.spec.stages is None else self._streamed
+        self._stages = model.spec.stages
         own = (
             model.network if self.on_cpu else copy.deepcopy(model.network).to(self.device)
         )  # the model stays its owner's
@@ -76,6 +79,19 @@ class EagerEngine:
                 if step is None:
                     return
                 made = step[0], from_native(step[1].float(), self.traits)
+            yield made
+
+    def _streamed(self, bands: Iterable[Tensor], *, exact: bool = False) -> Iterator[Tensor]:
+        assert self._stages is not None
+        network = self._float if exact else self.network
+        rows = streamed(self._stages(network), (to_native(band, self.traits) for band in bands))
+        size = torch.empty(1, self.traits.in_channels, 0, 0, device="meta")  # for words about memory
+        while True:
+            with self._computing(size, network):
+                made = next(rows, None)
+                made = None if made is None else from_native(made.float(), self.traits)
+            if made is None:
+                return
             yield made
 
     @contextlib.contextmanager

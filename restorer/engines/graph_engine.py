@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restorer import machine
-from restorer.engines.seam import Walk
+from restorer.engines.seam import Stream, Walk
 from restorer.engines.shared import (
     AGREES_FROM,
     EQUAL_FROM,
@@ -48,6 +48,8 @@ class Graph:
     """Bytes that the device has; None is the host's, 0 is unknown."""
     errors: tuple[type[Exception], ...] = (RuntimeError,)
     """What its library raises, memory errors among them."""
+    agrees_from: float = AGREES_FROM
+    """dB against float32 under which a lower precision is taken to be broken here."""
 
 
 class GraphEngine:
@@ -72,6 +74,7 @@ class GraphEngine:
         self.notes = (*notes, f"{graph.where} computes")
         self.run_again = exact if graph.dtype != torch.float32 else None
         self.walk: Walk | None = None  # a graph is one whole
+        self.stream: Stream | None = None
         self.pixels_per_second = 0.0
         if self_check:
             self._check(exact)
@@ -116,7 +119,7 @@ class GraphEngine:
         if exact is None:
             return
         close = closeness(y, exact(x), self.traits)
-        if close < (AGREES_FROM if self.run_again is not None else EQUAL_FROM):
+        if close < (self.graph.agrees_from if self.run_again is not None else EQUAL_FROM):
             raise UnsupportedError(
                 f"{self.graph.where} disagrees with PyTorch on this machine ({close:.0f} dB); use --engine eager"
             )

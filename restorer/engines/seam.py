@@ -1,6 +1,6 @@
 """The seam: what every engine is, and how one is opened."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -17,6 +17,16 @@ class Walk(Protocol):
         """Rows (1, C, h, W) in [0, 1] -> (first row, (1, C', h, W)), not clipped; `exact` computes in float32.
 
         Raises OutOfMemoryError where the maps do not fit.
+        """
+
+
+class Stream(Protocol):
+    """Takes a picture through a network rows after rows: see networks/stages.py."""
+
+    def __call__(self, bands: Iterable[Tensor], *, exact: bool = False) -> Iterator[Tensor]:
+        """(1, C, h, W) in [0, 1], from top to bottom -> (1, C', h', W'), not clipped; `exact` computes in float32.
+
+        Raises OutOfMemoryError where what must be kept does not fit.
         """
 
 
@@ -43,6 +53,8 @@ class Engine(Protocol):
     """The same network in float32, for a tile that failed in half precision; None where it is float32 already."""
     walk: Walk | None
     """What a network goes through that only knows whole pictures, too large for one go; None where there is none."""
+    stream: Stream | None
+    """What a picture goes through rows after rows, as exact as in one go; None where there is no such way."""
     pixels_per_second: float
     """Input pixels a second, as measured on one small batch when the engine was opened."""
 

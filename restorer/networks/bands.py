@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restorer.networks.translation_layers import EPSILON, PictureNorm, statistics
+from restorer.networks.translation_layers import EPSILON, PictureNorm, statistics, unless_flat
 
 Local = Callable[[Tensor], Tensor]
 """(1, C, h, W) -> (1, C', s*h, s*W): a part of a network that sees no farther than a few rows."""
@@ -126,6 +126,7 @@ class Bands:
             moments = _joined(moments, top, band)
         assert moments is not None
         mean, variance = moments[0].float(), moments[1].float()
+        variance = unless_flat(mean, variance)
         weight = bias = None
         if isinstance(norm, PictureNorm):
             weight, bias = norm.weight.float(), norm.bias.float()

@@ -21,6 +21,7 @@ from restorer.networks.layers import (
     shuffle_factor,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
+from restorer.networks.stages import Convolved, Each, Skip, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,19 @@ def _start_straight(convs: Sequence[nn.Conv2d]) -> None:
     convs[-1].weight.data.mul_(0.1)
 
 
+def stages(network: Compact) -> list[Stage]:
+    """What `forward` does, rows after rows."""
+    layers, factor = list(network.body), network.scale
+    chain: list[Stage] = []
+    for conv, act in zip(layers[::2], [*layers[1::2], None], strict=True):
+        assert isinstance(conv, Conv)
+        chain.append(Convolved(conv, act))
+    return [
+        Skip(chain, lambda x, y: y + x.repeat_interleave(factor**2, dim=1)),
+        Each(lambda y: F.pixel_shuffle(y, factor)),
+    ]
+
+
 def traits(config: CompactConfig) -> Traits:
     """Every convolution reaches one pixel further, and few enough do that tiles can be exact."""
     radius = config.convs + 2
@@ -94,6 +108,7 @@ def traits(config: CompactConfig) -> Traits:
         radius=radius,
         overlap=radius,
         values_per_pixel=max(2 * config.features, 3 * config.channels * config.scale**2),
+        values_kept=2 * config.channels + 2 * config.features * (config.convs + 1) + radius * config.channels,
         operations=9 * config.features * (config.channels * (1 + config.scale**2) + config.convs * config.features),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )
@@ -153,5 +168,6 @@ SPEC = NetworkSpec(
     detect=keys_like(r"body\.\d+\.(weight|bias)", anchors=("body.0.", "body.2.")),
     read_config=read_config,
     rename=rename,
+    stages=stages,
     float_parts=lambda config: ("first",),  # with the last one too: a sixth slower, and no closer to float32
 )

@@ -5,6 +5,7 @@ Letters: N batch, C channels, H W sides of the input, h w sides inside (H / unsh
 
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,21 @@ from restorer.networks.layers import (
     start_small,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
+from restorer.networks.stages import (
+    Convolved,
+    Each,
+    Piece,
+    Skip,
+    Stage,
+    below_each_other,
+    convolved,
+    copied,
+    map_of,
+    together,
+    zero_rows,
+)
 
+SLOPE = 0.2
 BODY_BLOCK, TAIL_BLOCK = 192, 48
 """Sides of the blocks a processor works on at a time, in pixels inside: the measured best of 32 to 512."""
 
@@ -98,6 +113,76 @@ class DenseBlock(nn.Module):
         return torch.add(x, y, alpha=0.2)  # in x's dtype, when that is the wider one
 
 
+class DenseRows(Stage):
+    """A dense block, rows after rows: (1, F, h, W) -> same. Each convolution is a row behind the one before it."""
+
+    def __init__(self, block: DenseBlock) -> None:
+        self._block = block
+        self._x: Tensor | None = None
+        self._grown: list[Tensor] = []
+        """x1 to x4 of `DenseBlock.forward`: like x from the row above the next result on, which is zeros at the top."""
+
+    @property
+    def held(self) -> Sequence[Tensor]:
+        """See Stage.held."""
+        return () if self._x is None else (self._x, *self._grown)
+
+    def push(self, rows: Tensor, *, last: bool) -> Iterator[Piece]:
+        """(1, F, h, W) -> pieces; see Stage.push."""
+        block, dtype = self._block, self._block.conv1.weight.dtype
+        above = zero_rows(rows, 1) if self._x is None else self._x
+        below = zero_rows(rows, 1) if last else rows[:, :, :0]
+        grow = block.conv1.out_channels
+        maps = [below_each_other([above, rows, below], dtype)]
+        have = maps[0].shape[2]
+        for number, conv in enumerate((block.conv1, block.conv2, block.conv3, block.conv4)):
+            old = self._grown[number] if self._grown else zero_rows(rows, 1)[:, :1].to(dtype).expand(-1, grow, -1, -1)
+            given, stop = old.shape[2], max(old.shape[2], have - 1)
+            grown = map_of(rows, grow, stop + below.shape[2], dtype)
+            grown[:, :, :given] = old
+            grown[:, :, stop:] = 0
+            if stop > given:
+                y = convolved(conv, together(maps, given - 1, stop + 1))
+                torch.ops.aten.leaky_relu.out(y, SLOPE, out=grown[:, :, given:stop])
+                self._add_paths(number, grown, maps, slice(given, stop))
+            have = grown.shape[2]
+            maps.append(grown)
+        count = max(0, have - 2)
+        if count:
+            yield self._added(above, rows, convolved(block.conv5, together(maps, 0, have))), last
+        self._x = None if last else below_each_other(_cut((above, rows), count, above.shape[2] + rows.shape[2]))
+        self._grown = [] if last else [copied(each[:, :, count:]) for each in maps[1:]]
+
+    def _added(self, above: Tensor, rows: Tensor, y: Tensor) -> Tensor:
+        """The residual: x, which lies in two pieces, and a fifth of y."""
+        out = map_of(rows, y.shape[1], y.shape[2], rows.dtype)
+        top = 0
+        for part in _cut((above, rows), 1, y.shape[2] + 1):
+            bottom = top + part.shape[2]
+            torch.add(part, y[:, :, top:bottom], alpha=0.2, out=out[:, :, top:bottom])
+            top = bottom
+        return out
+
+    def _add_paths(self, number: int, grown: Tensor, maps: Sequence[Tensor], rows: slice) -> None:
+        """The extra paths of ESRGAN+ to x2 and x4."""
+        if self._block.conv1x1 is None:
+            return
+        if number == 1:
+            grown[:, :, rows] += self._block.conv1x1(maps[0][:, :, rows])
+        if number == 3:
+            grown[:, :, rows] += maps[2][:, :, rows]
+
+
+def _cut(pieces: Sequence[Tensor], top: int, bottom: int) -> list[Tensor]:
+    """[(1, C, h, W), ...] -> the rows from `top` to `bottom` of all of them below each other."""
+    found = []
+    for piece in pieces:
+        height = piece.shape[2]
+        found.append(piece[:, :, max(0, top) : max(0, bottom)])
+        top, bottom = top - height, bottom - height
+    return found
+
+
 class RRDB(nn.Module):
     """(N, F, h, w) -> same: three dense blocks inside one more residual."""
 
@@ -144,6 +229,30 @@ class ESRGAN(nn.Module):
         return self.conv_last(leaky(self.conv_hr(x)))
 
 
+def stages(network: ESRGAN) -> list[Stage]:
+    """What `forward` does, rows after rows."""
+    config = network.config
+    trunk: list[Stage] = []
+    for block in network.body:
+        assert isinstance(block, RRDB)
+        dense = [DenseRows(each) for each in (block.rdb1, block.rdb2, block.rdb3)]
+        trunk.append(Skip(dense, lambda x, y: torch.add(x, y, alpha=0.2)))
+    ups: list[Stage] = []
+    for index in range(1, config.upsamples + 1):
+        conv = network.get_submodule(f"conv_up{index}")
+        assert isinstance(conv, Conv)
+        ups += [Each(lambda x: F.interpolate(x, scale_factor=2, mode="nearest")), Convolved(conv, leaky)]
+    unshuffle = config.unshuffle
+    return [
+        Each(lambda x: F.pixel_unshuffle(x, unshuffle), multiple=unshuffle),
+        Convolved(network.conv_first),
+        Skip([*trunk, Convolved(network.conv_body)]),
+        *ups,
+        Convolved(network.conv_hr, leaky),
+        Convolved(network.conv_last),
+    ]
+
+
 def traits(config: ESRGANConfig) -> Traits:
     """Each dense block reaches 5 pixels, the first and the body's last convolution 1 each, the end 2."""
     radius = config.unshuffle * (15 * config.blocks + 4)
@@ -158,9 +267,20 @@ def traits(config: ESRGANConfig) -> Traits:
         overlap=min(32, radius),
         values_per_pixel=math.ceil(max(3 * grown + features, 5 * features + 8 * config.grow) / config.unshuffle**2),
         values_in_blocks=math.ceil((5 * features + drawn) / config.unshuffle**2),
+        values_kept=math.ceil(_kept(config) / config.unshuffle),
         operations=_operations(config),
-        precisions=frozenset({"fp32", "fp16", "bf16"}),
+        precisions=frozenset({"fp32", "fp16", "bf16", "int8"}),
     )
+
+
+def _kept(config: ESRGANConfig) -> int:
+    """Numbers for each column inside: rows that `stages` needs again, and those that wait for a residual."""
+    features, rows = config.features, 15 * config.blocks + 1
+    dense = 6 * features + (5 + 4 + 3 + 2) * config.grow
+    body = config.blocks * (3 * dense + 15 * features) + rows * features
+    first = 2 * config.in_channels * config.unshuffle**2
+    ups = sum(2 * features * 2**index for index in range(1, config.upsamples + 1))
+    return first + body + 2 * features + ups + 2 * 2 * features * 2**config.upsamples
 
 
 def _operations(config: ESRGANConfig) -> float:
@@ -200,6 +320,13 @@ def float_parts(config: ESRGANConfig) -> tuple[str, ...]:
     """Both ends; where few blocks share the work, each counts for more, and a twentieth of the work stays exact too."""
     ends = ("conv_first", "conv_last")
     return ends if config.blocks >= FEW_BLOCKS else (*ends, "conv_body", f"body.{config.blocks - 1}.rdb2")
+
+
+def int8_parts(config: ESRGANConfig) -> tuple[str, ...]:
+    """All of a dense block but the last, whose error goes into the sum: that only in the calm blocks, 5 to 12 of 23."""
+    calm = range(config.blocks // 6 + 1, config.blocks // 2 + 1)
+    dense = [(f"body.{i}.rdb{j}", 5 if i in calm else 4) for i in range(config.blocks) for j in (1, 2, 3)]
+    return tuple(f"{name}.conv{place}" for name, last in dense for place in range(1, last + 1))
 
 
 _BLOCK = r"RDB(\d)\.(conv\w+?)(?:\.0)?\.(weight|bias)"
@@ -264,4 +391,6 @@ SPEC = NetworkSpec(
     read_config=read_config,
     rename=rename,
     float_parts=float_parts,
+    int8_parts=int8_parts,
+    stages=stages,
 )

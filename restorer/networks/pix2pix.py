@@ -153,6 +153,7 @@ def traits(config: Pix2PixConfig) -> Traits:
         precisions=frozenset({"fp32", "fp16", "bf16"}),
         value_range=(-1.0, 1.0),
         channel_order=config.channel_order,
+        learns_channels_last=False,
     )
 
 

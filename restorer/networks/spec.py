@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from restorer.networks import NETWORKS
 
 if TYPE_CHECKING:
     from restorer.networks.bands import Bands, Rows
+    from restorer.networks.stages import Stage
 
 StateDict = Mapping[str, Tensor]
 Facts = Mapping[str, object]
@@ -55,6 +56,8 @@ class Traits:
     """The same on a processor, for a network that works in blocks there; None where it does not."""
     values_held: int = 0
     """Numbers kept for each input pixel while a picture is walked in bands, for a network that can be."""
+    values_kept: int = 0
+    """Numbers kept for each column of a picture that goes rows after rows, for a network that can."""
     operations: float = 0.0
     """Multiplications per input pixel: what time estimates and benchmarks go by."""
     precisions: frozenset[str]
@@ -66,6 +69,8 @@ class Traits:
     """Pictures must not share a batch, because the network mixes them."""
     random: bool = False
     """Two runs on the same input may differ."""
+    learns_channels_last: bool = True
+    """So a processor's training step is faster; not where most weights meet few pixels, and copies of them count."""
 
     def __post_init__(self) -> None:
         at_least_one(
@@ -103,8 +108,12 @@ class NetworkSpec:
     """(weights in any published dialect) -> facts that their keys tell and its own names do not; those given win."""
     float_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """config -> submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
+    int8_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """config -> convolutions that may compute in whole numbers of 8 bits, measured to cost little."""
     walk: "Callable[[Any, Rows, Bands], Rows] | None" = None
     """(network, picture in its own range, how to go) -> what `forward` makes of it, in bands; None where tiles do."""
+    stages: "Callable[[Any], Sequence[Stage]] | None" = None
+    """network -> what `forward` does of it, rows after rows, for one picture; None where nobody wrote it down."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -27,6 +27,7 @@ from restorer.networks.layers import (
     start_small,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
+from restorer.networks.stages import Around, Both, Convolved, Each, Skip, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +131,14 @@ class SRGAN(nn.Module):
         y = self.body(y) if self.body_end is None else y + self.body_end(self.body(y))
         y = self.act_hr(self.conv_hr(self.upsample(y)))  # (N, F, scale*H, scale*W)
         y = self.conv_last(y)
-        if self.form.output == "base":
-            return y + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return y + self.base(x) if self.form.output == "base" else self.ended(y)
+
+    def base(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, scale*H, scale*W): what the form "base" adds to."""
+        return F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+
+    def ended(self, y: Tensor) -> Tensor:
+        """(N, C, H, W) -> same, in [0, 1]."""
         if self.form.output == "tanh":
             return (torch.tanh(y) + 1) / 2
         return y if self.training else y.clamp(0, 1)  # what is cut off has no gradient to learn from
@@ -154,6 +161,35 @@ def _upsample(features: int, factor: int, form: Form) -> nn.Module:
     return nn.Sequential(OrderedDict[str, nn.Module](conv=conv, act=activation(form.outer)))
 
 
+def stages(network: SRGAN) -> list[Stage]:
+    """What `forward` does, rows after rows."""
+    body: list[Stage] = []
+    for block in network.body:
+        assert isinstance(block, ResidualBlock)
+        inner = nn.Sequential(block.norm1, block.act)
+        body.append(Skip([Convolved(block.conv1, inner), Convolved(block.conv2, block.norm2)]))
+    if network.body_end is not None:
+        body = [Skip([*body, _convolved(network.body_end)])]
+    chain: list[Stage] = [Convolved(network.conv_first, network.act_first), *body]
+    chain += [_convolved(upsample) for upsample in network.upsample]
+    if isinstance(network.conv_hr, Conv):
+        chain.append(Convolved(network.conv_hr, network.act_hr))
+    chain.append(Convolved(network.conv_last))
+    if network.form.output == "base":
+        return [Both([Around(network.base, radius=1, scale=network.scale)], chain, torch.add)]
+    return [*chain, Each(network.ended)]
+
+
+def _convolved(part: nn.Module) -> Stage:
+    """A convolution, or one with something behind it, that may be a shuffle."""
+    conv, *after = part if isinstance(part, nn.Sequential) else (part,)
+    assert isinstance(conv, Conv)
+    if not isinstance(conv, ShuffleConv):
+        return Convolved(conv, nn.Sequential(*after))
+    factor = conv.factor
+    return Convolved(conv, lambda y: nn.Sequential(*after)(F.pixel_shuffle(y, factor)))
+
+
 def traits(config: SRGANConfig) -> Traits:
     """From the output back to the input: every shuffle shortens the reach, every convolution lengthens it."""
     form = FORMS[config.form]
@@ -168,9 +204,25 @@ def traits(config: SRGANConfig) -> Traits:
         radius=radius,
         overlap=min(32, radius),
         values_per_pixel=3 * config.features * config.scale**2,
+        values_kept=_kept(config, form, radius),
         operations=_operations(config, form),
         precisions=frozenset({"fp32", "fp16", "bf16"}),
     )
+
+
+def _kept(config: SRGANConfig, form: Form, radius: int) -> int:
+    """Numbers for each column: rows that `stages` needs again, and those that wait for a residual."""
+    features, channels, scale = config.features, config.channels, config.scale
+    total = (form.ends - 1) * (channels + scale * features) + config.blocks * 6 * features
+    if form.body_end != "none":
+        total += 2 * features + (2 * config.blocks + 1) * features
+    side = 1
+    for factor in config.shuffles:
+        total += 2 * features * side
+        side *= factor
+    if form.output == "base":
+        total += 2 * features * scale + 2 * channels + radius * scale**2 * channels
+    return total
 
 
 def _operations(config: SRGANConfig, form: Form) -> int:
@@ -282,5 +334,6 @@ SPEC = NetworkSpec(
     ),
     read_config=read_config,
     rename=rename,
+    stages=stages,
     float_parts=lambda config: ("conv_first", "conv_last"),
 )

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restorer.kernels.style import noisy_leaky
+from restorer.kernels.upfirdn2d import upfirdn2d
 from restorer.networks.layers import Conv, leaky
 from restorer.networks.spec import at_least_one
 
@@ -33,40 +35,27 @@ WIDTHS_512 = (512, 512, 512, 512, 512, 256, 128, 64)
 class ModulatedConv(Conv):
     """(N, Cin, h, w), (N, Cin) -> (N, Cout, h, w), or twice the sides: a convolution under a style (arXiv:1912.04958).
 
-    The style scales the input's channels, and the result's channels are scaled back: the same numbers as with a kernel
+    The style scales the input's channels, and `back` is what scales the result's: the same numbers as with a kernel
     for each picture, and the weights stay constant. Styles and scales are float32, whatever the weights are.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        side: int = 3,
-        *,
-        demodulate: bool = True,
-        up: Resampling | None = None,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, side: int = 3, *, up: Resampling | None = None) -> None:
         super().__init__(in_channels, out_channels, side, bias=False)
-        self.demodulate, self.up = demodulate, up
+        self.up = up
         nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels * side**2))
 
     def forward(self, x: Tensor, scales: Tensor) -> Tensor:  # type: ignore[override]
-        if self.demodulate:  # takes any common factor out again, so that half precision does not overflow
-            scales = scales / scales.abs().amax(1, keepdim=True).clamp_min(EPSILON)
-        else:
-            x = x.to(self.weight.dtype)
         x = x * scales[:, :, None, None].to(x.dtype)
         if self.up == "fir":
             kernel = self.weight.transpose(0, 1)
-            y = filtered(F.conv_transpose2d(x.to(kernel.dtype), kernel, stride=2), pad=1, gain=4)
-        else:
-            y = super().forward(doubled(x, "bilinear") if self.up == "bilinear" else x)
-        if not self.demodulate:
-            return y
+            return filtered(F.conv_transpose2d(x.to(kernel.dtype), kernel, stride=2), pad=1, gain=4)
+        return super().forward(doubled(x, "bilinear") if self.up == "bilinear" else x)
+
+    def back(self, scales: Tensor) -> Tensor:
+        """(N, Cin) -> (N, Cout): what gives the result's channels the variance that leaky ReLU keeps."""
         power = self.weight.float().square().sum((2, 3))  # (Cout, Cin)
         total = (scales.float().square()[:, None] * power).sum(2)  # no matrix product, which autocast would make half
-        back = GAIN * torch.rsqrt(total + EPSILON)
-        return y * back[:, :, None, None].to(y.dtype)
+        return GAIN * torch.rsqrt(total + EPSILON)
 
 
 class StyleConv(nn.Module):
@@ -80,9 +69,11 @@ class StyleConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        y = self.conv(x, asked(self.modulation, style))
-        y = y + (self.noise_strength * noise + self.bias[None, :, None, None]).to(y.dtype)
-        return leaky(y)
+        scales = asked(self.modulation, style)
+        # `back` takes any common factor out again, so that half precision does not overflow
+        scales = scales / scales.abs().amax(1, keepdim=True).clamp_min(EPSILON)
+        y = self.conv(x, scales)
+        return noisy_leaky(y, noise, self.noise_strength, self.bias, scales=self.conv.back(scales))
 
 
 class ToRGB(nn.Module):
@@ -91,11 +82,12 @@ class ToRGB(nn.Module):
     def __init__(self, in_channels: int, style: int) -> None:
         super().__init__()
         self.modulation = modulation(style, in_channels)
-        self.conv = ModulatedConv(in_channels, 3, 1, demodulate=False)
+        self.conv = ModulatedConv(in_channels, 3, 1)
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return self.conv(x, asked(self.modulation, style)).to(self.bias.dtype) + self.bias[None, :, None, None]
+        y = self.conv(x.to(self.conv.weight.dtype), asked(self.modulation, style))
+        return y.to(self.bias.dtype) + self.bias[None, :, None, None]
 
 
 class Synthesis(nn.Module):
@@ -204,9 +196,8 @@ def doubled(x: Tensor, resampling: Resampling) -> Tensor:
     """(N, C, h, w) -> (N, C, 2h, 2w)."""
     if resampling == "bilinear":
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    kernel = _kernel(x, gain=4).expand(x.shape[1], 1, -1, -1)
     with in_full(x):
-        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+        return upfirdn2d(x, _taps(x, gain=4), up=2, pad=(2, 1, 2, 1))
 
 
 def halved(x: Tensor, resampling: Resampling) -> Tensor:
@@ -218,14 +209,13 @@ def halved(x: Tensor, resampling: Resampling) -> Tensor:
 
 def filtered(x: Tensor, *, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:
     """(N, C, h, w) -> each channel through the filter [1, 3, 3, 1] both ways, with `pad` zeros around."""
-    kernel = _kernel(x, gain=gain).expand(x.shape[1], 1, -1, -1)
     with in_full(x):
-        return F.conv2d(x, kernel, padding=pad, stride=stride, groups=x.shape[1])
+        return upfirdn2d(x, _taps(x, gain=gain), down=stride, pad=(pad, pad, pad, pad))
 
 
-def _kernel(x: Tensor, *, gain: float) -> Tensor:
+def _taps(x: Tensor, *, gain: float) -> Tensor:
     taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device) / sum(TAPS)
-    return (gain * taps[:, None] * taps[None, :])[None, None]
+    return gain * taps[:, None] * taps[None, :]
 
 
 def check_widths(widths: Sequence[int]) -> None:

@@ -18,6 +18,8 @@ NormName = Literal["batch", "instance", "none"]
 NORMS = ("batch", "instance", "none")
 Order = Literal["rgb", "bgr"]
 EPSILON = 1e-5
+FLAT = 2**-20
+"""Deviation over mean of a channel that is one number, up to its rounding: eight units in the last place."""
 _BLOCK = 2**18
 """Numbers of a block that stay in a core's cache while they are looked at twice."""
 _WORD, _BITS = 2**32 - 1, 32
@@ -99,6 +101,7 @@ def normalised(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
     done = []
     for picture in x.split(1):
         mean, variance = statistics(picture, wide)
+        variance = unless_flat(mean, variance)
         done.append(F.batch_norm(picture, mean, variance, weight, bias, eps=EPSILON))
     return done[0] if len(done) == 1 else torch.cat(done)
 
@@ -128,6 +131,14 @@ def statistics(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     mean = (shares * torch.stack(means)).sum(0)
     between = (torch.stack(means) - mean).square()
     return mean, (shares * (torch.stack(variances) + between)).sum(0)
+
+
+def unless_flat(mean: Tensor, variance: Tensor) -> Tensor:
+    """(C,), (C,) -> (C,): the variances, infinite where they are what rounding leaves of none, so that 0 comes out.
+
+    A norm makes a channel's rounding three hundred times larger; after a few, a picture of one colour would be noise.
+    """
+    return variance.masked_fill(variance <= (FLAT * mean).square(), torch.inf)
 
 
 class MirrorConv(Conv):

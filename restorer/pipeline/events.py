@@ -12,7 +12,7 @@ Event = dict[str, object]
 """Plain values under names; "event" is plan, model, notice, estimate, progress, result, skipped, error or summary."""
 LONG = 60.0
 """Seconds from which a run is announced."""
-PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
 
 def described(job: Job, work: "Work", *, model: str) -> Event:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from restorer.kernels.to_bytes import to_bytes
 from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.plan import Box
 from restorer.pipeline.settings import UpscaleSettings
@@ -27,16 +28,15 @@ COLOUR_CELL = 8
 
 def to_block(y: Tensor, crop: Box, *, channels: int, dtype: np.dtype[np.generic]) -> Block:
     """(C, H, W) in [0, 1] -> the rows and columns of `crop` as (h, w, channels) in `dtype`; one channel is luma."""
-    y = y[:, crop.top : crop.bottom, crop.left : crop.right].to(torch.float32)
+    y = y[:, crop.top : crop.bottom, crop.left : crop.right]
     if channels == 1 and y.shape[0] == 3:
-        y = torch.tensordot(torch.tensor(LUMA, device=y.device), y, dims=([0], [0]))[None]
-    y = y.permute(1, 2, 0).clamp(0, 1)
+        y = torch.tensordot(torch.tensor(LUMA, device=y.device), y.to(torch.float32), dims=([0], [0]))[None]
+    if dtype == np.uint8:
+        return to_bytes(y[None])[0].cpu().numpy()
+    y = y.to(torch.float32).permute(1, 2, 0).clamp(0, 1)
     if dtype == np.float32:
         return np.ascontiguousarray(y.cpu().numpy())
-    y = y.mul_(PEAKS[dtype.name]).round_()
-    if dtype == np.uint8:
-        return y.to(torch.uint8).contiguous().cpu().numpy()
-    return y.cpu().numpy().astype(np.uint16)
+    return y.mul_(PEAKS[dtype.name]).round_().cpu().numpy().astype(np.uint16)
 
 
 class Step(Protocol):

@@ -10,25 +10,45 @@ from restorer.errors import NumericalError
 
 log = logging.getLogger(__name__)
 FLAT = 1e-6
-"""An output whose values span less than this has collapsed; networks in [0, 1] never do so on a picture that varies."""
+"""An output none of whose colours varies by as much has collapsed; networks never do so on a picture that varies."""
 VARIES = 2.5 / 255
+NOT_FINITE, COLLAPSED = "values that are not finite", "one single colour although the input varies"
+Reach = tuple[Tensor, Tensor]
+"""(N, C), (N, C): the least and the greatest value of each channel; NaN where any value is."""
+
+
+def reach(x: Tensor) -> Reach:
+    """(N, C, h, w) -> (N, C), (N, C)."""
+    low, high = torch.aminmax(x.flatten(2), dim=2)
+    return low, high
+
+
+def joined(one: Reach | None, other: Reach) -> Reach:
+    """The reaches of two parts of a picture, of which the first may be none, -> that of both."""
+    return other if one is None else (torch.minimum(one[0], other[0]), torch.maximum(one[1], other[1]))
+
+
+def is_finite(found: Reach) -> bool:
+    """Whether no value was infinite or NaN."""
+    return bool(torch.isfinite(found[0] + found[1]).all())
+
+
+def span(found: Reach) -> Tensor:
+    """(N, C), (N, C) -> (N,): how far the channel that varies most does so."""
+    return (found[1] - found[0]).amax(1)
 
 
 def fault(x: Tensor, y: Tensor) -> str | None:
-    """(N, C, h, w) in, (N, C, H, W) out -> what is wrong with the output, or None.
+    """(N, C, h, w) in, (N, C', H, W) out -> what is wrong with the output, or None.
 
     >>> fault(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 8, 8), float("nan")))
     'values that are not finite'
     """
-    low, high = torch.aminmax(y.flatten(1), dim=1)
-    if not bool(torch.isfinite(low + high).all()):
-        return "values that are not finite"
-    collapsed = high - low < FLAT
-    if bool(collapsed.any()):
-        low, high = torch.aminmax(x.flatten(1), dim=1)
-        if bool((collapsed & (high - low > VARIES)).any()):
-            return "one single value although the input varies"
-    return None
+    made = reach(y)
+    if not is_finite(made):
+        return NOT_FINITE
+    collapsed = span(made) < FLAT
+    return COLLAPSED if bool(collapsed.any()) and bool((collapsed & (span(reach(x)) > VARIES)).any()) else None
 
 
 def checked(run: Callable[[Tensor], Tensor], again: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
@@ -42,5 +62,14 @@ def checked(run: Callable[[Tensor], Tensor], again: Callable[[Tensor], Tensor] |
         y = again(x)
         wrong = fault(x, y)
     if wrong is not None:
-        raise NumericalError(f"the network gives {wrong}, in float32 too; the weights do not fit this picture")
+        raise hopeless(wrong)
     return y
+
+
+class FaultyError(Exception):
+    """What is wrong with a result that came in rows, in words of this file's: begin again in float32, or give up."""
+
+
+def hopeless(wrong: str) -> NumericalError:
+    """What is said where float32 does not help."""
+    return NumericalError(f"the network gives {wrong}, in float32 too; the weights do not fit this picture")

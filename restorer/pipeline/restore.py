@@ -1,6 +1,7 @@
 """A picture's way through the network: for each tile read, prepare, run, look, finish, write."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -13,10 +14,11 @@ from restorer.errors import OutOfMemoryError, PictureError
 from restorer.networks.spec import Traits
 from restorer.pipeline.events import Event, engine_told
 from restorer.pipeline.finish import Finish, to_block
-from restorer.pipeline.guard import checked
+from restorer.pipeline.guard import FaultyError, checked, hopeless
 from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_for, plan_tiles, smaller_tile
 from restorer.pipeline.prepare import pad_to, to_batch
+from restorer.pipeline.rows import in_rows, restore_rows, rows_at_once
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
 from restorer.resample import resize
@@ -120,6 +122,8 @@ class Upscale:
         self.size_out = settings.output_size(self.size_in, traits.scale)
         self.passes = passes(self.size_in, self.size_out, traits.scale)
         self.tile = settings.tile
+        self._in_rows, self._exact = settings.tile is None, False
+        """Whether pictures that can may go rows after rows, and whether they must in float32."""
         self.batch_pixels = batch_pixels(on_cpu=engine.on_cpu)
 
     @property
@@ -135,15 +139,17 @@ class Upscale:
     def told(self) -> Event:
         """What a plan and a result say of it; sizes are (width, height)."""
         plans = self.plans()
-        read = sum(plan.count * plan.window[0] * plan.window[1] for plan in plans)
-        tile = plans[-1].tile
+        read = sum(
+            math.prod(plan.size) if self._goes_in_rows(plan) else plan.count * math.prod(plan.window) for plan in plans
+        )
+        tile, count = self._cut(plans[-1])
         return {
             **engine_told(self.engine),
             "size_in": [self.size_in[1], self.size_in[0]],
             "size_out": [self.size_out[1], self.size_out[0]],
             "passes": self.passes,
             "tile": [tile[1], tile[0]],
-            "tiles": plans[-1].count,
+            "tiles": count,
             "estimated_seconds": round(read / max(1.0, self.engine.pixels_per_second), 1),
         }
 
@@ -159,17 +165,37 @@ class Upscale:
         sizes = [(height * traits.scale**i, width * traits.scale**i) for i in range(self.passes)]
         return [engine_plan(size, self.engine, self.tile, self.batch_pixels, wrap=self.settings.wrap) for size in sizes]
 
+    def _goes_in_rows(self, plan: Plan) -> bool:
+        return self._in_rows and in_rows(plan, self.engine)
+
+    def _cut(self, plan: Plan) -> tuple[tuple[int, int], int]:
+        """((height, width) of what the network gets at once, how many of them)."""
+        if not self._goes_in_rows(plan):
+            return plan.tile, plan.count
+        height, width = plan.size
+        rows = min(height, rows_at_once(width, self.engine))
+        return (rows, width), -(-height // rows)
+
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
-        """Send finished rows to what `open_rows` gives; after a memory error begin anew with smaller tiles."""
+        """Send finished rows to what `open_rows` gives; after a memory error begin anew with less at once."""
         while True:
             try:
                 return self._run(open_rows(), progress)
             except OutOfMemoryError:
                 self._shrink()
+            except FaultyError as e:
+                if self._exact or self.engine.run_again is None:
+                    raise hopeless(str(e)) from e
+                self._exact = True
+                log.warning("the picture came back with %s; it is done again in float32", e)
 
     def _shrink(self) -> None:
-        """First one tile at a time, then smaller ones."""
+        """First tiles instead of whole rows, then one tile at a time, then smaller ones."""
         plan = self.plans()[-1]
+        if self._goes_in_rows(plan):
+            self._in_rows = False
+            log.warning("not enough memory; begins again in tiles")
+            return
         if plan.batch > 1:
             self.batch_pixels = 1
             log.warning("not enough memory; begins again with one tile at a time")
@@ -195,8 +221,12 @@ class Upscale:
             else:
                 dtype = np.dtype(np.uint16 if source.dtype == np.uint8 else source.dtype)
                 rows = between = ArrayTaker(size, channels, dtype)
-            sink = BandSink(width=size[1], channels=channels, dtype=dtype, take=rows)
-            for pixels in restore(source, plan, self.engine, sink, dtype=dtype):
+            if self._goes_in_rows(plan):
+                steps = restore_rows(source, self.engine, rows, dtype=dtype, exact=self._exact)
+            else:
+                sink = BandSink(width=size[1], channels=channels, dtype=dtype, take=rows)
+                steps = restore(source, plan, self.engine, sink, dtype=dtype)
+            for pixels in steps:
                 done += pixels
                 if progress is not None:
                     progress(done, total)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from restorer.errors import UsageError, unknown_name
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 ENGINE_KINDS = ("auto", "eager", "compiled", "onnx", "openvino")
 NO_MODEL = "none"
 DIRECTIONS = ("a2b", "b2a")

@@ -3,18 +3,23 @@
 Letters: N C H W as everywhere, s scale.
 """
 
+import logging
+
 import torch
 from torch import Tensor
 
 from restorer.engines import Engine
 from restorer.errors import PictureError
 from restorer.pipeline.finish import COLOUR_CELL, LUMA
-from restorer.pipeline.guard import checked
+from restorer.pipeline.guard import checked, fault, hopeless
 from restorer.pipeline.plan import Plan, Tile, batch_pixels
 from restorer.pipeline.prepare import pad_to
 from restorer.pipeline.restore import engine_plan, passes
+from restorer.pipeline.rows import in_rows, rows_at_once
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.resample import resize_tensor
+
+log = logging.getLogger(__name__)
 
 
 def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most: int = 16) -> Tensor:
@@ -49,6 +54,8 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most
 def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> Tensor:
     """(N, C, H, W) -> (N, C', s*H, s*W)."""
     plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, 1, wrap=settings.wrap)
+    if settings.tile is None and in_rows(plan, engine):
+        return torch.cat([_in_rows(one, engine) for one in x.split(1)])
     pixels = batch_pixels(on_cpu=engine.on_cpu)
     count = 1 if engine.traits.batch_of_one else max(1, min(most, pixels // (plan.window[0] * plan.window[1])))
     s = engine.traits.scale
@@ -64,6 +71,22 @@ def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> T
                 :, crop.top : crop.bottom, crop.left : crop.right
             ]
     return out
+
+
+def _in_rows(x: Tensor, engine: Engine) -> Tensor:
+    """(1, C, H, W) -> (1, C', s*H, s*W)."""
+    assert engine.stream is not None
+    padded, s = pad_to(x, engine.traits), engine.traits.scale
+    for exact in (False, True):
+        bands = padded.split(rows_at_once(padded.shape[3], engine), 2)
+        y = torch.cat(list(engine.stream(bands, exact=exact)), 2)[:, :, : s * x.shape[2], : s * x.shape[3]]
+        wrong = fault(x, y)
+        if wrong is None:
+            return y
+        if exact or engine.run_again is None:
+            raise hopeless(wrong)
+        log.warning("a picture came back with %s; it is done again in float32", wrong)
+    raise AssertionError("the second time ends it")
 
 
 def _window(x: Tensor, tile: Tile, plan: Plan) -> Tensor:

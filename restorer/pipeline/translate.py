@@ -15,12 +15,25 @@ from torch import Tensor
 
 from restorer.engines import Engine
 from restorer.engines.shared import probe
-from restorer.errors import NumericalError, OutOfMemoryError, PictureError, UsageError
+from restorer.errors import OutOfMemoryError, PictureError, UsageError
 from restorer.networks.bands import Bands, PictureRows
 from restorer.pipeline.events import Event, engine_told
 from restorer.pipeline.finish import Finish, to_block
+from restorer.pipeline.guard import (
+    COLLAPSED,
+    FLAT,
+    NOT_FINITE,
+    VARIES,
+    FaultyError,
+    Reach,
+    hopeless,
+    is_finite,
+    joined,
+    reach,
+    span,
+)
 from restorer.pipeline.labels import Colours, in_colours
-from restorer.pipeline.picture import Picture, PictureInfo
+from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.picture_types import without_channel_words
 from restorer.pipeline.plan import Box, Plan, batch_pixels, plan_tiles, smaller_tile, window_pixels
 from restorer.pipeline.prepare import padded_side, to_batch, with_channels
@@ -50,7 +63,7 @@ class Translation:
         self._seen = self._of_channels(traits.in_channels)
         self.info = _info(given, traits.out_channels)
         self.size_in = self.size_out = given.size
-        self.tile, self.rows = settings.tile, 0
+        self.tile, self.rows, self._exact = settings.tile, 0, False
         self.batch_pixels = batch_pixels(on_cpu=engine.on_cpu)
         if self._way() == "bands":
             self._need_walk()
@@ -86,20 +99,18 @@ class Translation:
 
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Send finished rows to what `open_rows` gives; after a memory error begin anew with less at once."""
-        exact = False
         while True:
             try:
-                return self._run(open_rows(), progress, exact=exact)
+                return self._run(open_rows(), progress)
             except OutOfMemoryError:
                 self._shrink()
-            except NumericalError:
-                lowered = self.engine.run_again is not None or self._is_tight()
-                if exact or not self.rows or not lowered:
-                    raise
-                exact = True
-                log.warning("the picture came back with values that are not finite; it is done again in float32")
+            except FaultyError as e:
+                if self._exact or (self.engine.run_again is None and not self._is_tight()):
+                    raise hopeless(str(e)) from e
+                self._exact = True
+                log.warning("the picture came back with %s; it is done again in float32", e)
 
-    def _run(self, take: RowTaker, progress: Progress | None, *, exact: bool) -> None:
+    def _run(self, take: RowTaker, progress: Progress | None) -> None:
         channels = self.engine.traits.out_channels
         original = self._seen if self._seen.channels == channels else self._of_channels(channels)
         finish = Finish(
@@ -110,7 +121,7 @@ class Translation:
             take=take if self._alpha is None else WithAlpha(self._alpha, take),
         )
         if self.rows:
-            for band in self._banded(finish.work, progress, exact=exact):
+            for band in self._banded(finish.work, progress):
                 finish(band)
         else:
             done = 0
@@ -125,7 +136,7 @@ class Translation:
         """The picture with grey as three equal channels, or colour as its luma."""
         return PictureSource(replace(self._given, pixels=with_channels(self._given.pixels, channels)))
 
-    def _banded(self, dtype: np.dtype[np.generic], progress: Progress | None, *, exact: bool) -> Iterator[Block]:
+    def _banded(self, dtype: np.dtype[np.generic], progress: Progress | None) -> Iterator[Block]:
         """The picture in bands, by statistics of all of it. -> (h, W, C) in `dtype`"""
         traits, (height, width) = self.engine.traits, self.size_in
         padded = self._padded()
@@ -137,27 +148,39 @@ class Translation:
             return to_batch([block], channels=traits.in_channels, device=self.engine.device)
 
         steps = None if progress is None else _Steps(self.engine, self.pixels, -(-padded[0] // self.rows), progress)
-        bands = Bands(self.rows, tight=self._is_tight() and not exact, tell=steps)
-        for top, y in walk(PictureRows(padded[0], read), bands, exact=exact):
-            if not bool(y.isfinite().all()):
-                raise NumericalError(
-                    "the network gives values that are not finite; the weights do not fit this picture"
-                )
+        bands = Bands(self.rows, tight=self._is_tight(), tell=steps)
+        made: Reach | None = None
+        for top, y in walk(PictureRows(padded[0], read), bands, exact=self._exact):
+            made = joined(made, reach(y))
+            if not is_finite(made):
+                raise FaultyError(NOT_FINITE)
             inside = Box(0, 0, min(y.shape[2], height - top), width)
             if inside.bottom > 0:
                 yield to_block(y[0], inside, channels=traits.out_channels, dtype=dtype)
+        if made is not None and bool(span(made) < FLAT) and self._varies():  # known with the last band only
+            raise FaultyError(COLLAPSED)
         if progress is not None:
             progress(self.pixels, self.pixels)
 
+    def _varies(self) -> bool:
+        """Whether the picture is more than one colour."""
+        pixels = self._seen.read(Box(0, 0, *self.size_in))
+        return float((pixels.max((0, 1)) - pixels.min((0, 1))).max()) / PEAKS[pixels.dtype.name] > VARIES
+
     def _plan(self) -> Plan:
-        """In one go, or in tiles where every output depends on its surroundings only."""
-        if self.engine.traits.radius is None:
-            return plan_tiles(self.size_in, self.engine.traits, tile=(0, 0))
-        return engine_plan(self.size_in, self.engine, self.tile, self.batch_pixels, wrap=False)
+        """In one go, of sides that are mirrored as for bands, or in tiles."""
+        if self._is_tiled():
+            return engine_plan(self.size_in, self.engine, self.tile, self.batch_pixels, wrap=False)
+        traits = self.engine.traits
+        return plan_tiles(self.size_in, replace(traits, fixed_size=traits.fixed_size or self._padded()), tile=(0, 0))
+
+    def _is_tiled(self) -> bool:
+        """Outputs depend on their surroundings only, and there are no bands, which read nothing twice."""
+        return self.engine.traits.radius is not None and self.engine.walk is None
 
     def _way(self) -> Literal["whole", "bands", "tiles"]:
         traits = self.engine.traits
-        if traits.radius is not None:
+        if self._is_tiled():
             return "tiles"
         if traits.fixed_size is not None and self.size_in != traits.fixed_size:
             height, width = traits.fixed_size
@@ -192,7 +215,8 @@ class Translation:
         return max(32, pixels // self._padded()[1] // 16 * 16)
 
     def _is_tight(self) -> bool:
-        return 4 * self.engine.traits.values_held * math.prod(self._padded()) > TIGHT_FROM
+        """Whether maps are held in half precision."""
+        return not self._exact and 4 * self.engine.traits.values_held * math.prod(self._padded()) > TIGHT_FROM
 
     def _shrink(self) -> None:
         """From one go to bands, from bands to lower ones, from tiles to smaller ones."""
@@ -200,7 +224,7 @@ class Translation:
             self.rows = _lower(self.rows)
         elif self.engine.traits.fixed_size is not None:
             raise OutOfMemoryError("not enough memory for this graph's fixed size; use a smaller one")
-        elif self.engine.traits.radius is not None:
+        elif self._is_tiled():
             self.tile = smaller_tile(self._plan())
         elif self.engine.walk is None or self.tile == 0:
             raise OutOfMemoryError(

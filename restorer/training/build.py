@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from restorer.api import open_model
 from restorer.errors import UsageError, WeightsError
@@ -41,9 +41,21 @@ def build_parts(recipe: Recipe, device: torch.device, *, trust_first_use: bool =
         torch.manual_seed(derived_seed(recipe.train.seed, "first weights"))
         objective = build_objective(recipe, trust_first_use=trust_first_use, resumed=resumed)
     average = copy.deepcopy(objective.g).eval().requires_grad_(False)
+    layout = layout_of(get_spec(recipe.network).traits(recipe.config), device)
     for network in (objective, average):
-        network.to(device).to(memory_format=torch.channels_last)
+        network.to(device).to(memory_format=layout)
     return Parts(objective=objective, optimisers=_optimisers(recipe, objective), average=average)
+
+
+def layout_of(traits: Traits, device: torch.device) -> torch.memory_format:
+    """How weights and pictures lie in memory while this generator learns."""
+    last = traits.learns_channels_last or device.type != "cpu"
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def in_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """(N, C, H, W) -> same, which lies so; what is no picture as it is."""
+    return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
 
 
 def build_objective(recipe: Recipe, *, trust_first_use: bool = False, resumed: bool = False) -> Objective:

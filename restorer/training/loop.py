@@ -17,7 +17,7 @@ from restorer.errors import MissingPackageError, NumericalError, UsageError, Wri
 from restorer.networks.spec import Traits
 from restorer.training.averaging import decay_at, update_average
 from restorer.training.board import Board
-from restorer.training.build import build_parts, checked_traits, facts_of
+from restorer.training.build import build_parts, checked_traits, facts_of, in_layout, layout_of
 from restorer.training.checkpoint import Parts, latest, load_run, remove_older, restore_run, save_run
 from restorer.training.data import CropSource, ReadAhead, batches_of
 from restorer.training.game import generators_of
@@ -29,6 +29,7 @@ from restorer.training.recipe import Recipe, as_data
 from restorer.training.report import write_report
 from restorer.training.schedule import d_turns_at, g_updates_before, rate_at
 from restorer.training.sources import open_source
+from restorer.training.translation_data import TranslationDataConfig
 from restorer.training.watch import GIVE_UP, Readings, Watch, Window, evaluating, looked_at
 from restorer.weights.safe import write_safetensors
 from restorer.weights.whole import write_whole
@@ -236,8 +237,10 @@ def _turns(run: Run, batches: list[Batch], *, learns: bool) -> Turns:
 
 
 def _pair(run: Run, batch: Batch) -> Batch:
-    """(N, C, H, W) -> on the device, with what the game adds, such as a small partner."""
-    there = {name: tensor.to(run.fabric.device, non_blocking=True) for name, tensor in batch.items()}
+    """(N, C, H, W) -> on the device, in its networks' layout, with what the game adds, such as a small partner."""
+    device = run.fabric.device
+    layout = layout_of(run.traits, device)
+    there = {name: in_layout(tensor.to(device, non_blocking=True), layout) for name, tensor in batch.items()}
     return game_of(run.recipe.weights).pair(there, run.recipe, run.traits)
 
 
@@ -310,9 +313,11 @@ def _shared(run: Run, readings: Readings) -> Readings:
 
 
 def _samples(run: Run) -> Batch:
-    """The crops that every grid shows: those of step 0, whenever the run began."""
-    batch = batches_of(run.source, batch=min(SHOWN, run.recipe.train.batch), rank=0, processes=1, turns=1)(0, 0)
-    return _pair(run, batch)
+    """The crops that every grid shows: the first of step 0, whenever the run began and however small its batch is."""
+    data, batch = run.recipe.data, run.recipe.train.batch
+    alike = not isinstance(data, TranslationDataConfig) or data.crops  # others stand in no batch together
+    count = min(SHOWN, max(batch, len(run.source)) if alike else batch)
+    return _pair(run, batches_of(run.source, batch=count, rank=0, processes=1, turns=1)(0, 0))
 
 
 def _show(run: Run, step: int, samples: Mapping[str, Tensor]) -> None:

@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from restorer.networks import NETWORKS
+
+_FOREIGN = {"restoreformer": "face", "yunet": "detect"}
+"""Networks that other packages run, and that NETWORKS does not have -> their task."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
@@ -63,6 +68,11 @@ class Record:
     """Trained by this project's recipe, and part of the package."""
     quicker: tuple[str, int] | None = None
     """A lighter model for the same pictures, and how many times fewer multiplications it needs."""
+
+    @property
+    def task(self) -> str:
+        """What its network does, a Task of networks/spec.py; "" where only training and metrics ask for it."""
+        return _FOREIGN.get(self.network) or NETWORKS.get(self.network, "").partition(":")[0]
 
     def __post_init__(self) -> None:
         if PurePath(self.file).name != self.file:

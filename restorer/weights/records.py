@@ -2,12 +2,16 @@
 
 import difflib
 from functools import partial
+from pathlib import Path
 
-from restorer.errors import UnknownNameError, UsageError
+from restorer.errors import UnknownNameError, UsageError, wrong_task
 from restorer.weights.face_records import FACES
 from restorer.weights.own import OWN
 from restorer.weights.record import Provider, Record
 from restorer.weights.translation_records import TRANSLATIONS
+
+TAKEN = {"upscale": ("upscale", "restore"), "faces": ("face", "upscale", "restore"), "translate": ("translate",)}
+"""Command -> the tasks of networks that it can use."""
 
 
 def get_record(name: str) -> Record:
@@ -27,6 +31,13 @@ def get_record(name: str) -> Record:
 def find_record(name: str) -> Record | None:
     """As `get_record`, but None where there is none."""
     return _known_names().get(name.lower())
+
+
+def check_command(name: str | Path, command: str) -> None:
+    """Refuse a published model that `command` cannot use, before its file is looked for; of others the weights tell."""
+    record = find_record(str(name))
+    if record is not None and record.task not in TAKEN[command]:
+        raise wrong_task(str(name), record.task)
 
 
 def partners(name: str) -> tuple[Record, Record]:

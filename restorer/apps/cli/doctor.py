@@ -81,6 +81,9 @@ def _tile(model: "Model", engine: str) -> None:
 
     if choose_device("auto").type != "cpu":
         return
+    if engine == "eager" and model.spec.stages is not None:
+        show(f"tile        {engine}: rows after rows, nothing is read twice")
+        return
     traits = model.traits if engine == "eager" else without_blocks(model.traits)
     plan = plan_for(USUAL, traits, memory_total=machine.look().memory_total, on_cpu=True)
     height, width = plan.window
@@ -112,8 +115,10 @@ def _engines(model: "Model", *, tune: bool) -> str:
 
 def _read_share(engine: "Engine") -> float:
     from restorer.pipeline.restore import engine_plan
+    from restorer.pipeline.rows import in_rows
 
-    return engine_plan(USUAL, engine, None, 1, wrap=False).read_share
+    plan = engine_plan(USUAL, engine, None, 1, wrap=False)
+    return 1.0 if in_rows(plan, engine) else plan.read_share
 
 
 def _packages() -> None:

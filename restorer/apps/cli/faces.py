@@ -11,6 +11,7 @@ from restorer.errors import DownloadError, UsageError, WeightsError
 from restorer.pipeline.faces.beside import FaceKeeper
 from restorer.pipeline.files import FileSettings
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
+from restorer.weights.records import check_command
 
 if TYPE_CHECKING:
     from restorer.api import Faces
@@ -93,6 +94,9 @@ def run_faces(
     """As `run`, for faces; says what would do where the face model's weights are not to be had."""
     from restorer.pipeline.faces.at_hand import files_beside, with_parser
 
+    check_command(settings.model, "faces")
+    if not settings.aligned:
+        check_command(settings.background.model, "upscale")
     settings = with_parser(settings)
 
     def open_faces() -> "Faces":

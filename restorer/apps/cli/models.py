@@ -79,7 +79,9 @@ def _show_model(name: str, facts: dict[str, str]) -> None:
     show(f"{'network':12} {model.spec.name}, {model.config}")
     show(f"{'parameters':12} {sum(p.numel() for p in model.network.parameters()):,}")
     tiles = f"radius {traits.radius} input pixels, read with {traits.overlap} around each tile"
-    walked = model.spec.walk is not None and traits.radius is None
+    if model.spec.stages is not None:
+        tiles = f"none: rows after rows; with --tile, {tiles}"
+    walked = model.spec.walk is not None
     show(f"{'tiling':12} {'none: in one go, or in bands of rows by the statistics of all of it' if walked else tiles}")
     show(f"{'precisions':12} {', '.join(sorted(traits.precisions))}")
 

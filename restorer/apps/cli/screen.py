@@ -222,12 +222,20 @@ def result_line(event: Mapping[str, object]) -> str:
 def plan_line(event: Mapping[str, object]) -> str:
     """What would be done to a picture, in one line."""
     tiles, passes = int(str(event["tiles"])), int(str(event["passes"]))
-    work = f"{tiles} tile{'s' * (tiles > 1)} of {_size(event['tile'])}" + (f", {passes} passes" if passes > 1 else "")
+    kind = "bands" if _is_banded(event) else "tiles" if tiles > 1 else "tile"
+    work = f"{tiles} {kind} of {_size(event['tile'])}" + (f", {passes} passes" if passes > 1 else "")
     return (
         f"{event['input']} -> {event['output']}: {_size(event['size_in'])} to {_size(event['size_out'])} by "
         f"{event['model']} in {event['precision']}{_by(event) or ' on ' + str(event['device'])}, {work}, "
         f"about {float(str(event['estimated_seconds'])):.1f} s"
     )
+
+
+def _is_banded(event: Mapping[str, object]) -> bool:
+    """Several parts, each as wide as the picture."""
+    tile, size = event["tile"], event["size_in"]
+    assert isinstance(tile, list) and isinstance(size, list)
+    return int(str(event["tiles"])) > 1 and tile[0] >= size[0]
 
 
 def summary_line(event: Mapping[str, object], *, plans: bool) -> str:

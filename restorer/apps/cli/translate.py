@@ -1,5 +1,6 @@
 """restorer translate: pictures and folders, from one kind of picture to another, at the size they have."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from restorer.apps.cli.words import facts_of, tile_of
 from restorer.pipeline.files import FileSettings
 from restorer.pipeline.settings import TranslateSettings
 from restorer.weights.directions import model_for
+from restorer.weights.records import check_command
 
 if TYPE_CHECKING:
     from restorer.api import Translator
@@ -49,12 +51,15 @@ def translate(
     )  # fmt: skip
     files = FileSettings(suffix=suffix, format=format, quality=quality, recursive=recursive, overwrite=overwrite)
     check_stdout(out, as_json=json)
+    check_command(model, "translate")
     if palette:
         from restorer.pipeline.labels import read_palette
 
         read_palette(palette)  # what is wrong with it is told before anything is loaded
     with Screen(as_json=json, quiet=quiet, plans=dry_run) as screen, warnings_told(screen.say):
         name = model_for(model, direction, pair=pair)
+        if name != model:  # what is told, and what the journal knows, is what runs
+            settings = replace(settings, model=name, direction="a2b")
 
         def open_translator() -> "Translator":
             from restorer.api import Translator

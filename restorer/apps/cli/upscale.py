@@ -10,6 +10,7 @@ from restorer.apps.cli.words import facts_of, tile_of
 from restorer.errors import UsageError
 from restorer.pipeline.files import FileSettings
 from restorer.pipeline.settings import FaceSettings, UpscaleSettings
+from restorer.weights.records import check_command
 
 if TYPE_CHECKING:
     from restorer.api import Restorer
@@ -67,5 +68,6 @@ def upscale(
 
             return opened(Restorer.open(settings=settings), settings.model, screen)
 
+        check_command(model, "upscale")
         names = model_names(settings)
         return run(inputs, out, settings, files, screen, names=names, open_all=open_restorer, dry_run=dry_run)

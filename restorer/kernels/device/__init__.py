@@ -1,0 +1,1 @@
+"""Triton code, one file per operation; imported by the operation's own file when a kernel is really wanted."""

@@ -1,0 +1,93 @@
+"""A dense block's kernels: against hand, float64, and the network's own block; gradients as far as there are any."""
+
+import pytest
+import torch
+from kernel_case import FLOATS, drawn
+from kernel_cases_networks import cases_of, check_reference
+from torch import Tensor
+from torch.nn import functional as F
+
+from restorer.kernels.dense_block import bias_leaky_into, scaled_residual
+from restorer.networks.esrgan import RRDB, DenseBlock, ESRGANConfig
+
+
+@pytest.mark.parametrize(
+    "case", cases_of("bias_leaky_into", "scaled_residual"), ids=lambda case: case.name.replace(" ", "-")
+)
+def test_references_are_near_the_truth(case):
+    check_reference(case)
+
+
+def test_a_slice_of_channels_takes_the_result_and_the_others_stay():
+    buffer = torch.full((1, 4, 1, 2), 7.0)
+    x = torch.tensor([1.0, -2.0, 0.5, -0.5]).reshape(1, 2, 1, 2)
+    bias_leaky_into(x, torch.tensor([0.5, -0.5]), buffer[:, 1:3], slope=0.2, gain=2)
+    assert torch.equal(buffer.flatten(), torch.tensor([7, 7, 3, -0.6, 0, -0.4, 7, 7]))
+
+
+def test_no_gradient_is_lost_without_a_word():
+    with pytest.raises(RuntimeError, match="out="):
+        bias_leaky_into(torch.zeros(1, 1, 2, 2, requires_grad=True), torch.zeros(1), torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_dense_block_in_one_buffer_is_the_networks_own(memory_format):
+    torch.manual_seed(0)
+    block = DenseBlock(ESRGANConfig(features=8, grow=4))
+    x = drawn(2, 8, 9, 11, low=-1).contiguous(memory_format=memory_format)
+    with torch.no_grad():
+        torch.testing.assert_close(in_one_buffer(block, x), block(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS[1:], ids=str)
+def test_a_residual_in_a_residual_is_the_networks_own(dtype):
+    torch.manual_seed(0)
+    rrdb = RRDB(ESRGANConfig(features=8, grow=4)).to(dtype)
+    x = drawn(1, 8, 9, 11, low=-1)
+    with torch.no_grad():
+        y = in_one_buffer(rrdb.rdb2, in_one_buffer(rrdb.rdb1, x))
+        torch.testing.assert_close(in_one_buffer(rrdb.rdb3, y, outer=x), rrdb(x), atol=1e-6, rtol=0)
+
+
+def in_one_buffer(block: DenseBlock, x: Tensor, outer: Tensor | None = None) -> Tensor:
+    """A dense block without one `cat`: how a network on a GPU would call the kernels."""
+    features, grow = x.shape[1], block.conv1.out_channels
+    weights = [getattr(block, f"conv{index}") for index in range(1, 6)]
+    dtype = weights[0].weight.dtype
+    shape = (x.shape[0], features + 4 * grow, *x.shape[2:])
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    buffer = torch.empty(shape, dtype=dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
+    buffer[:, :features] = x
+    for index, conv in enumerate(weights[:4]):
+        end = features + index * grow
+        y = F.conv2d(buffer[:, :end], conv.weight, padding=1)
+        bias_leaky_into(y, conv.bias, buffer[:, end : end + grow])
+    return scaled_residual(x, weights[4](buffer), outer=outer)
+
+
+@pytest.mark.parametrize("dtype", FLOATS[:2], ids=str)
+@pytest.mark.parametrize("outer", [False, True])
+def test_a_residual_is_rounded_once(dtype, outer):
+    x, y, around = (drawn(1, 3, 5, 7, dtype=dtype, low=-1, seed=seed) for seed in (1, 2, 3))
+    made = x.double() + 0.2 * y.double()
+    made = around.double() + 0.2 * made if outer else made
+    assert torch.equal(scaled_residual(x, y, outer=around if outer else None), made.to(dtype))
+
+
+def test_a_wide_stream_stays_wide():
+    x, y = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2**-7, dtype=torch.bfloat16)
+    assert scaled_residual(x, y, scale=0.5).item() == 1 + 2**-8  # which bfloat16 does not have
+    assert scaled_residual(x, y, scale=0.5, outer=4 * x).item() == 4.5 + 2**-9
+
+
+def test_a_result_may_be_written_over_its_input():
+    x = torch.ones(1, 3, 2, 2)
+    out = x[:, :2]
+    assert scaled_residual(out, torch.full((1, 2, 2, 2), 5.0), out=out) is out
+    assert x[0, :, 0, 0].tolist() == [2, 2, 1]
+
+
+def test_residuals_hand_gradients_on():
+    x, y, outer = (torch.ones(1, 1, 1, 1, requires_grad=True) for _ in range(3))
+    scaled_residual(x, y, scale=0.5, outer=outer).backward()
+    assert [each.grad.item() for each in (x, y, outer)] == [0.5, 0.25, 1]
