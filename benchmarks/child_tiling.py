@@ -1,7 +1,8 @@
-"""What bench_tiling runs in processes of its own: one network in every scheme, and what rows take of memory.
+"""What bench_tiling and bench_scaling run in processes of their own: a network in every scheme, and what rows take.
 
 python child_tiling.py schemes WEIGHTS PHOTO SIDE TILE PRECISION ROUNDS
 python child_tiling.py memory WEIGHTS HEIGHT WIDTH PRECISION
+python child_tiling.py scaling WEIGHTS SIDE TILE|rows PRECISION THREADS BATCH
 """
 
 import json
@@ -36,6 +37,10 @@ def main() -> None:
     if what == "schemes":
         weights, photo, side, tile, precision, rounds = words
         told = schemes(Path(weights), Path(photo), (int(side), int(tile)), precision, int(rounds))
+    elif what == "scaling":
+        weights, side, tile, precision, threads, batch = words
+        torch.set_num_threads(int(threads))
+        told = scaling(Path(weights), int(side), None if tile == "rows" else int(tile), precision, int(batch))
     else:
         weights, height, width, precision = words
         told = memory(Path(weights), (int(height), int(width)), precision)
@@ -78,6 +83,19 @@ def memory(weights: Path, size: tuple[int, int], precision: str) -> dict[str, An
     work.run(lambda: lambda rows: None)
     peak = own_peak() - base
     return {"kept": kept(opened), "peak": peak, "rows": rows_at_once(size[1], opened.engine)}
+
+
+def scaling(weights: Path, side: int, tile: int | None, precision: str, batch: int) -> dict[str, Any]:
+    """Seconds of a square picture; `batch` tiles at once, 0 for what is usual."""
+    settings = UpscaleSettings(device="cpu", engine="eager", precision=precision, tile=tile)
+    opened = Restorer.open(weights, settings=settings)
+    work = opened.plan(Picture(pixels=np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)))
+    if batch:
+        window = work.plans()[0].window
+        work.batch_pixels = batch * window[0] * window[1]
+    start = time.perf_counter()
+    work.run(lambda: lambda rows: None)
+    return {"seconds": round(time.perf_counter() - start, 3), "batch": work.plans()[0].batch}
 
 
 def kept(opened: Restorer, width: int = 64, height: int = 420) -> float:

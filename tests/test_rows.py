@@ -107,6 +107,18 @@ def test_without_room_for_rows_a_picture_begins_again_in_tiles(caplog):
     assert np.abs(made.astype(int) - whole).max() <= 1  # the overlap of so small a network is all it sees
 
 
+def test_tensors_without_room_for_rows_begin_again_in_tiles(caplog):
+    engine, x = engine_of(RRDB), torch.rand(1, 3, *SIZE)
+    whole = restore_tensor(x, engine, UpscaleSettings(tile=0))
+
+    def full(bands, *, exact=False):
+        raise OutOfMemoryError("no room")
+
+    engine.stream = full
+    torch.testing.assert_close(restore_tensor(x, engine, UpscaleSettings()), whole, atol=1e-5, rtol=0)
+    assert "begins again in tiles" in caplog.text
+
+
 def spoiling(engine, wrong, *, always=False):
     """Rows come back as `wrong` makes them: only in half precision, or always."""
     honest = engine.stream
@@ -156,6 +168,15 @@ def test_progress_ends_with_all_pixels():
     assert told[-1] == (SIZE[0] * SIZE[1], SIZE[0] * SIZE[1])
     assert len(told) > 3
     assert told == sorted(told)
+
+
+def test_progress_is_told_long_before_the_first_rows_come():
+    told, taken = [], []
+    work = Upscale(Picture(pixels=noise(*SIZE)), engine_of(RRDB), UpscaleSettings())
+    work.run(lambda: taken.append, progress=lambda done, total: told.append((done / total, len(taken))))
+    early = [share for share, rows_taken in told if not rows_taken]
+    assert early
+    assert max(early) < 0.6
 
 
 def test_the_estimate_counts_each_pixel_once():

@@ -209,6 +209,13 @@ class Upscale:
     def _run(self, take: RowTaker, progress: Progress | None) -> None:
         plans = self.plans()
         total, done = _pixels_of(plans), 0
+
+        def advance(pixels: int) -> None:
+            nonlocal done
+            done += pixels
+            if progress is not None:
+                progress(done, total)
+
         original: Source = PictureSource(self.picture, wrap=self.settings.wrap)
         source = original
         for last, plan in zip([False] * (len(plans) - 1) + [True], plans, strict=True):
@@ -222,14 +229,11 @@ class Upscale:
                 dtype = np.dtype(np.uint16 if source.dtype == np.uint8 else source.dtype)
                 rows = between = ArrayTaker(size, channels, dtype)
             if self._goes_in_rows(plan):
-                steps = restore_rows(source, self.engine, rows, dtype=dtype, exact=self._exact)
+                restore_rows(source, self.engine, rows, dtype=dtype, tell=advance, exact=self._exact)
             else:
                 sink = BandSink(width=size[1], channels=channels, dtype=dtype, take=rows)
-                steps = restore(source, plan, self.engine, sink, dtype=dtype)
-            for pixels in steps:
-                done += pixels
-                if progress is not None:
-                    progress(done, total)
+                for pixels in restore(source, plan, self.engine, sink, dtype=dtype):
+                    advance(pixels)
             if last:
                 finish.close()
             else:

@@ -54,15 +54,22 @@ def rows_at_once(width: int, engine: Engine) -> int:
 
 
 def restore_rows(
-    source: Source, engine: Engine, take: RowTaker, *, dtype: np.dtype[np.generic], exact: bool = False
-) -> Iterator[int]:
-    """Hand on rows (s*h, s*W, C[+1]) in `dtype` from top to bottom; yields the input pixels done after each.
+    source: Source,
+    engine: Engine,
+    take: RowTaker,
+    *,
+    dtype: np.dtype[np.generic],
+    tell: Callable[[int], None],
+    exact: bool = False,
+) -> None:
+    """Hand on rows (s*h, s*W, C[+1]) in `dtype` from top to bottom; `tell` hears of each so many input pixels done.
 
     FaultyError: the result is not finite, or of one colour though the picture is not. `exact` computes in float32.
     """
     traits, (height, width) = engine.traits, source.size
     assert engine.stream is not None
-    way = _Way(source, engine)
+    steps = _Steps(source.size, traits.scale, tell)
+    way = _Way(source, engine, entered=steps.entered)
     alpha = _alpha(source, engine, exact=exact)
     excess = _excess(source, traits.scale)
     made: Reach | None = None
@@ -81,17 +88,45 @@ def restore_rows(
         if faint is not None:
             block = np.concatenate([block, to_block(faint[0], crop, channels=1, dtype=dtype)], axis=2)
         take(block)
-        before, top = top, top + rows
-        yield top * width // traits.scale - before * width // traits.scale
+        top += rows
+        steps.left(top)
     if made is not None and bool(span(made) < FLAT) and way.varies:  # known with the last rows only
         raise FaultyError(COLLAPSED)
+
+
+class _Steps:
+    """Rows that went in and rows that came out -> pixels done. In a deep network the first come long after they went.
+
+    Half of a row's work is done when it has gone in, on average: layers are as far behind as they are deep.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: int, tell: Callable[[int], None]) -> None:
+        self._width, self._scale, self._tell = size[1], scale, tell
+        self._in, self._out, self._done = 0, 0, 0
+
+    def entered(self, row: int) -> None:
+        """All rows above `row` of the picture have."""
+        self._in = row
+        self._say()
+
+    def left(self, row: int) -> None:
+        """All rows above `row` of the result have."""
+        self._out = row
+        self._say()
+
+    def _say(self) -> None:
+        done = (self._in * self._scale + self._out) * self._width // (2 * self._scale)
+        self._tell(done - self._done)
+        self._done = done
 
 
 class _Way:
     """Bands of a source's colours, or of its alpha as colours, padded as the network needs it."""
 
-    def __init__(self, source: Source, engine: Engine, *, alpha: bool = False) -> None:
-        self._source, self._engine = source, engine
+    def __init__(
+        self, source: Source, engine: Engine, *, alpha: bool = False, entered: Callable[[int], None] = lambda row: None
+    ) -> None:
+        self._source, self._engine, self._entered = source, engine, entered
         self._channels = slice(-1, None) if alpha else slice(0, source.channels)
         self._given: Reach | None = None
 
@@ -110,6 +145,7 @@ class _Way:
             x = to_batch([block], channels=traits.in_channels, device=self._engine.device)
             self._given = joined(self._given, reach(x))
             yield x
+            self._entered(min(top + step, self._source.size[0]))
 
 
 def _alpha(source: Source, engine: Engine, *, exact: bool) -> Callable[[Tensor], Tensor] | None:

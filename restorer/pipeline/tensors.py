@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restorer.engines import Engine
-from restorer.errors import PictureError
+from restorer.errors import OutOfMemoryError, PictureError
 from restorer.pipeline.finish import COLOUR_CELL, LUMA
 from restorer.pipeline.guard import checked, fault, hopeless
 from restorer.pipeline.plan import Plan, Tile, batch_pixels
@@ -55,7 +55,10 @@ def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> T
     """(N, C, H, W) -> (N, C', s*H, s*W)."""
     plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, 1, wrap=settings.wrap)
     if settings.tile is None and in_rows(plan, engine):
-        return torch.cat([_in_rows(one, engine) for one in x.split(1)])
+        try:
+            return torch.cat([_in_rows(one, engine) for one in x.split(1)])
+        except OutOfMemoryError:
+            log.warning("not enough memory; begins again in tiles")
     pixels = batch_pixels(on_cpu=engine.on_cpu)
     count = 1 if engine.traits.batch_of_one else max(1, min(most, pixels // (plan.window[0] * plan.window[1])))
     s = engine.traits.scale
