@@ -152,20 +152,26 @@ def cached_graph(model: Model, precision: str = "fp32") -> bytes:
         path = cache_home() / "graphs" / f"{_fingerprint(model, precision)}.onnx"
     except WeightsError:  # this user has no home
         return build_graph(model, GraphForm(precision=precision))
-    if kept := _kept(path):
+    if kept := kept_bytes(path):
         return kept
     log.info("making the ONNX graph of these weights, once")
     data = build_graph(model, GraphForm(precision=precision))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, [hashlib.sha256(data).digest(), data])
-        _drop_oldest(path.parent)
-    except (OSError, WriteError) as e:
-        log.warning("the ONNX graph could not be kept for the next time: %s", e)
+    keep_bytes(path, data)
     return data
 
 
-def _kept(path: Path) -> bytes | None:
+def keep_bytes(path: Path, data: bytes) -> None:
+    """Keep what took long to make, with its sum; where that cannot be, say so and go on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, [hashlib.sha256(data).digest(), data])
+        _drop_oldest(path.parent, path.suffix)
+    except (OSError, WriteError) as e:
+        log.warning("%s could not be kept for the next time: %s", path.name, e)
+
+
+def kept_bytes(path: Path) -> bytes | None:
+    """What `keep_bytes` kept there; None where nothing is, or something that is damaged."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -186,10 +192,10 @@ def _fingerprint(model: Model, precision: str) -> str:
     return sha.hexdigest()[:32]
 
 
-def _drop_oldest(folder: Path) -> None:
+def _drop_oldest(folder: Path, suffix: str = ".onnx") -> None:
     """Another process may be doing the same, or have one open."""
     with contextlib.suppress(OSError):
-        graphs = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime, reverse=True)
+        graphs = sorted(folder.glob(f"*{suffix}"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in graphs[KEPT_GRAPHS:]:
             path.unlink(missing_ok=True)
 

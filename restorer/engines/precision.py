@@ -49,6 +49,8 @@ def choose_precision(name: str, device: torch.device, allowed: frozenset[str]) -
     `allowed` is what the network's test row proves; anything else is refused when asked for by name.
     """
     if name != "auto":
+        if name == "int8":
+            raise UnsupportedError("only the openvino engine computes in int8; give --engine openvino too")
         if name not in DTYPES:
             raise UsageError(f"no precision named '{name}'; use auto, {', '.join(DTYPES)}")
         if name != "fp32" and name not in allowed:
