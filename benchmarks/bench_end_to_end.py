@@ -5,10 +5,12 @@ once more with only the network timed. Same weights, same pictures, same machine
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from benchmarks.common import (
     spread,
     table_lines,
 )
+from restorer import machine
 
 CHILD = ROOT / "benchmarks" / "child.py"
 REFERENCE = ROOT / "benchmarks" / "child_reference.py"
@@ -47,6 +50,8 @@ class Case:
     """Of the input, in pixels."""
     goal: float
     """How many times faster than the reference it should be, where the processor computes bf16."""
+    by_openvino: bool = False
+    """Whether the OpenVINO engine is run too."""
 
     @property
     def megapixels_out(self) -> float:
@@ -54,8 +59,13 @@ class Case:
         return (self.side * SCALE) ** 2 / 1e6
 
 
+OPENVINO = ("bf16", "int8")
+"""Precisions of the OpenVINO engine that the first case is run in too."""
+INT8_GOAL = 5.0
+"""How many times faster than the reference int8 should be."""
+
 CASES = (
-    Case(model="RealESRGAN_x4plus", side=512, goal=2.8),
+    Case(model="RealESRGAN_x4plus", side=512, goal=2.8, by_openvino=True),
     Case(model="realesr-animevideov3", side=2048, goal=3.0),
 )
 
@@ -72,12 +82,13 @@ class Bench:
     """None leaves the reference out."""
     folder: Path
 
-    def ours(self, precision: str) -> Child:
+    def ours(self, precision: str, engine: str = "auto") -> Child:
         """The command line, from start to end."""
-        out = self.output(precision)
+        out = self.output(precision if engine == "auto" else f"{engine}_{precision}")
         out.unlink(missing_ok=True)
-        words = ["-m", "restorer", "upscale", self.picture, "-o", out, "--model", self.weights, "--quiet"]
-        return run_child([sys.executable, *words, "--device", "cpu", "--precision", precision])
+        words: list[str | Path] = ["-m", "restorer", "upscale", self.picture, "-o", out, "--model", self.weights]
+        words += ["--quiet", "--device", "cpu", "--engine", engine, "--precision", precision]
+        return run_child([sys.executable, *words])
 
     def reference(self) -> Child:
         """The reference's own inference script, from start to end."""
@@ -99,10 +110,11 @@ class Bench:
 def main() -> None:
     """Measure every case and publish."""
     options = parsed()
-    cases = [Case(model=c.model, side=SMOKE_SIDE, goal=c.goal) for c in CASES] if options.smoke else CASES
+    cases = [replace(case, side=SMOKE_SIDE) for case in CASES] if options.smoke else CASES
     repeat = 1 if options.quick or options.smoke else options.repeat
     result: Result = {"machine": machine_facts(), "repetitions": repeat, "reference": None}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["RESTORER_CACHE"] = folder  # so that first runs are first
         torch_alone = [run_child([sys.executable, "-c", "import torch"]) for _ in range(repeat)]
         result["import_torch"] = costs(torch_alone)
         for case in cases:
@@ -151,6 +163,10 @@ def measured(bench: Bench, repeat: int) -> Result:
     if bench.reference_python is not None:
         turns["reference"] = bench.reference
     turns |= {"fp32": lambda: bench.ours("fp32"), "network": lambda: bench.network("auto")}
+    extra = in_openvino() if bench.case.by_openvino else []
+    for precision in extra:
+        turns[f"openvino_{precision}"] = partial(bench.ours, precision, "openvino")
+    made_once = {name: turns[name]().seconds for name in turns if name.startswith("openvino")}
     children: dict[str, list[Child]] = {name: [] for name in turns}
     for number in range(1, repeat + 1):
         for name, turn in turns.items():
@@ -164,10 +180,19 @@ def measured(bench: Bench, repeat: int) -> Result:
         "fp32": costs(children["fp32"]),
         "network": network_costs(children["network"], bench.case),
         "goal": bench.case.goal,
+        **{f"openvino_{precision}": costs(children[f"openvino_{precision}"]) for precision in extra},
+        "first_run_seconds": {name: round(seconds, 1) for name, seconds in made_once.items()},
     }
     if bench.reference_python is not None:
         summed |= beside_reference(bench, children)
     return summed
+
+
+def in_openvino() -> list[str]:
+    """Precisions that the OpenVINO engine can be run in here."""
+    here = machine.look()
+    able = {"bf16": machine.has_fast_bf16(here), "int8": machine.has_fast_int8(here)}
+    return [precision for precision in OPENVINO if able[precision] and machine.installed("openvino")]
 
 
 def costs(children: Sequence[Child]) -> Result:
@@ -196,6 +221,7 @@ def beside_reference(bench: Bench, children: Mapping[str, Sequence[Child]]) -> R
     """The reference's costs, our speed over it turn by turn, and how far the pictures differ."""
     told = [child.told for child in children["reference"]]
     alone = [one["network_seconds"][0] for one in told]
+    ours = [name for name in children if name not in ("reference", "network")]
     ours_alone = [child.told["seconds"] for child in children["network"]]
     return {
         "reference": {
@@ -205,12 +231,12 @@ def beside_reference(bench: Bench, children: Mapping[str, Sequence[Child]]) -> R
         },
         "times_faster": {
             name: spread([b.seconds / a.seconds for a, b in zip(children[name], children["reference"], strict=True)])
-            for name in ("auto", "fp32")
+            for name in ours
         },
         "network_times_faster": spread([b / a for a, b in zip(ours_alone, alone, strict=True)]),
         "difference": {
             name: run_child([sys.executable, CHILD, "compare", bench.output(name), bench.output("reference")]).told
-            for name in ("auto", "fp32")
+            for name in ours
         },
     }
 
@@ -245,6 +271,7 @@ def report(result: Mapping[str, Any]) -> list[str]:
         f"{network['share_of_matrix_peak']['median']:.0%} of this machine's matrix products "
         f"({ranged(network['matrix_gflops'])} GFLOP/s in the same precision); goal: {SHARE_GOAL:.0%}.",
         *(difference_line(case, result[case.model]) for case in CASES if "difference" in result[case.model]),
+        *(first_run_line(case, result[case.model]) for case in CASES if result[case.model].get("first_run_seconds")),
     ]
     return lines
 
@@ -257,9 +284,12 @@ def case_rows(case: Case, measured: Mapping[str, Any]) -> list[Sequence[object]]
     if "network_times_faster" in measured:
         alone += f" ({measured['network_times_faster']['median']:.2f} times faster)"
     rows: list[Sequence[object]] = []
-    for name, who in (("auto", f"ours, auto ({network['precision']})"), ("fp32", "ours, fp32")):
+    goals = {"auto": case.goal, "fp32": 1, "openvino_int8": INT8_GOAL}
+    whos = {"auto": f"ours, auto ({network['precision']})", "fp32": "ours, fp32"}
+    whos |= {f"openvino_{one}": f"ours, openvino {one}" for one in OPENVINO if f"openvino_{one}" in measured}
+    for name, who in whos.items():
         times = f"{ranged(faster[name], 2)}" if name in faster else "-"
-        goal = f"; goal {case.goal if name == 'auto' else 1:g}" if name in faster else ""
+        goal = f"; goal {goals[name]:g}" if name in faster and name in goals else ""
         rows.append((*who_cells(case, side, who, measured[name], times + goal), alone if name == "auto" else "-"))
     if "reference" in measured:
         theirs = measured["reference"]
@@ -282,6 +312,12 @@ def difference_line(case: Case, measured: Mapping[str, Any]) -> str:
         for name, one in measured["difference"].items()
     ]
     return f"- {case.model}, our 8-bit picture against the reference's: {'; '.join(words)}."
+
+
+def first_run_line(case: Case, measured: Mapping[str, Any]) -> str:
+    """What is only done once for each weights file, and not counted above."""
+    words = [f"{name.replace('_', ' ')} {seconds:.0f} s" for name, seconds in measured["first_run_seconds"].items()]
+    return f"- {case.model}, the first run ever, which makes the graph and measures ranges: {', '.join(words)}."
 
 
 if __name__ == "__main__":

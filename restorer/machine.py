@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path("/")
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
@@ -68,6 +69,11 @@ def look(root: Path = ROOT) -> Machine:
 def has_fast_bf16(machine: Machine) -> bool:
     """Does the processor multiply bfloat16 in hardware (AVX512-BF16, AMX, or ARM's BF16)?"""
     return not FAST_BF16.isdisjoint(machine.instruction_sets)
+
+
+def has_fast_int8(machine: Machine) -> bool:
+    """Does the processor multiply whole numbers of 8 bits and add them up in one go (VNNI or AMX)?"""
+    return not FAST_INT8.isdisjoint(machine.instruction_sets)
 
 
 def memory_available(root: Path = ROOT) -> int:

@@ -16,6 +16,7 @@ from restorer.engines.shared import closeness
 from restorer.errors import UnsupportedError
 from restorer.networks.spec import load_weights
 
+HAS_FAST_INT8 = machine.has_fast_int8
 FIRST_OF_EACH = {case.name: case for case in reversed(CASES)}
 
 
@@ -23,7 +24,7 @@ FIRST_OF_EACH = {case.name: case for case in reversed(CASES)}
 def able(tmp_path, monkeypatch):
     """A cache of its own, and a processor whose instructions are taken for quick, whatever it is."""
     monkeypatch.setenv("RESTORER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(openvino_engine, "FAST_INT8", machine.look().instruction_sets)
+    monkeypatch.setattr(machine, "has_fast_int8", lambda here: True)
     monkeypatch.setattr(int8_ranges, "PICTURES", 4)
     monkeypatch.setattr(int8_ranges, "JUDGES", 2)
 
@@ -173,7 +174,7 @@ def test_weights_that_int8_costs_too_much_are_computed_in_more(monkeypatch, capl
 
 
 def test_int8_is_refused_where_the_processor_has_no_instructions_for_it(monkeypatch):
-    monkeypatch.setattr(openvino_engine, "FAST_INT8", frozenset({"avx512_vnni"}))
+    monkeypatch.setattr(machine, "has_fast_int8", HAS_FAST_INT8)
     here = dataclasses.replace(machine.look(), instruction_sets=frozenset({"avx2"}))
     monkeypatch.setattr(machine, "look", lambda: here)
     with pytest.raises(UnsupportedError, match=r"avx512_vnni.*--precision auto"):

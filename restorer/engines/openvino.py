@@ -23,8 +23,6 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 SOUND_INT8 = 20.0
 """dB against float32 on the probe, harder than any picture: there it is only to show that nothing is broken."""
-FAST_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-"""Instructions that multiply whole numbers of 8 bits and add them up."""
 
 
 def open_openvino(
@@ -125,7 +123,7 @@ def _precision(name: str, allowed: frozenset[str]) -> tuple[str, str]:
         raise UnsupportedError(f"this network is not proven in {name}; use --precision auto or fp32")
     if name == "bf16" and not machine.has_fast_bf16(machine.look()):
         raise UnsupportedError("this processor has neither avx512_bf16 nor amx_bf16; use --precision fp32")
-    if name == "int8" and FAST_INT8.isdisjoint(machine.look().instruction_sets):
+    if name == "int8" and not machine.has_fast_int8(machine.look()):
         raise UnsupportedError("this processor has none of avx512_vnni, avx_vnni, amx_int8; use --precision auto")
     return name, f"{name} was asked for"
 
