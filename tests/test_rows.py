@@ -23,7 +23,8 @@ SIZE = 231, 190
 
 def engine_of(place, **rest):
     """An engine of the place-th row of cases."""
-    return EagerEngine(load_weights(random_network(CASES[place]).state_dict()), device="cpu", precision="fp32", **rest)
+    rest = {"device": "cpu", "precision": "fp32", **rest}
+    return EagerEngine(load_weights(random_network(CASES[place]).state_dict()), **rest)
 
 
 RRDB, DOUBLING, SAME, COMPACT = 0, 1, 2, 7

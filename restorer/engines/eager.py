@@ -22,7 +22,7 @@ from restorer.engines.shared import (
 )
 from restorer.networks.bands import Bands, PictureRows
 from restorer.networks.spec import Model
-from restorer.networks.stages import streamed
+from restorer.networks.stages import ELSEWHERE, PIXELS, streamed
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class EagerEngine:
     def _streamed(self, bands: Iterable[Tensor], *, exact: bool = False) -> Iterator[Tensor]:
         assert self._stages is not None
         network = self._float if exact else self.network
-        rows = streamed(self._stages(network), (to_native(band, self.traits) for band in bands))
+        native = (to_native(band, self.traits) for band in bands)
+        rows = streamed(self._stages(network), native, pixels=PIXELS if self.on_cpu else ELSEWHERE)
         size = torch.empty(1, self.traits.in_channels, 0, 0, device="meta")  # for words about memory
         while True:
             with self._computing(size, network):

@@ -50,7 +50,7 @@ def _reference(
     tiles = bits[rows[:, :, None], columns[:, None, :]].view(pixels.dtype)  # (N, h, w, C)
     x = tiles.permute(0, 3, 1, 2).to(torch.float32)
     peak = PEAKS[pixels.dtype]
-    x = x / peak if peak != 1 else x.clamp(0, 1)
+    x = x.div_(peak) if peak != 1 else x.clamp_(0, 1)  # indexing has copied
     return x.to(dtype).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 

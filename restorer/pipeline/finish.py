@@ -28,15 +28,18 @@ COLOUR_CELL = 8
 
 def to_block(y: Tensor, crop: Box, *, channels: int, dtype: np.dtype[np.generic]) -> Block:
     """(C, H, W) in [0, 1] -> the rows and columns of `crop` as (h, w, channels) in `dtype`; one channel is luma."""
+    return to_pixels(y, crop, channels=channels, dtype=dtype).cpu().numpy()
+
+
+def to_pixels(y: Tensor, crop: Box, *, channels: int, dtype: np.dtype[np.generic]) -> Tensor:
+    """`to_block`, where y is: what goes back from a device is as small as the pixels are."""
     y = y[:, crop.top : crop.bottom, crop.left : crop.right]
     if channels == 1 and y.shape[0] == 3:
         y = torch.tensordot(torch.tensor(LUMA, device=y.device), y.to(torch.float32), dims=([0], [0]))[None]
     if dtype == np.uint8:
-        return to_bytes(y[None])[0].cpu().numpy()
-    y = y.to(torch.float32).permute(1, 2, 0).clamp(0, 1)
-    if dtype == np.float32:
-        return np.ascontiguousarray(y.cpu().numpy())
-    return y.mul_(PEAKS[dtype.name]).round_().cpu().numpy().astype(np.uint16)
+        return to_bytes(y[None])[0]
+    y = y.to(torch.float32).permute(1, 2, 0).clamp(0, 1).contiguous()
+    return y if dtype == np.float32 else y.mul_(PEAKS[dtype.name]).round_().to(torch.uint16)
 
 
 class Step(Protocol):

@@ -38,31 +38,44 @@ def span(found: Reach) -> Tensor:
     return (found[1] - found[0]).amax(1)
 
 
+def spans(x: Tensor, y: Tensor) -> Tensor:
+    """(N, C, h, w) in, (N, C', H, W) out -> (2, N): how far each varies. What `judged` needs; nothing is waited for."""
+    return torch.stack([span(reach(x)), span(reach(y))])
+
+
+def judged(found: Tensor) -> str | None:
+    """What `spans` gave -> what is wrong with the output, or None."""
+    given, made = found
+    if not bool(made.isfinite().all()):
+        return NOT_FINITE
+    return COLLAPSED if bool(((made < FLAT) & (given > VARIES)).any()) else None
+
+
 def fault(x: Tensor, y: Tensor) -> str | None:
     """(N, C, h, w) in, (N, C', H, W) out -> what is wrong with the output, or None.
 
     >>> fault(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 8, 8), float("nan")))
     'values that are not finite'
     """
-    made = reach(y)
-    if not is_finite(made):
-        return NOT_FINITE
-    collapsed = span(made) < FLAT
-    return COLLAPSED if bool(collapsed.any()) and bool((collapsed & (span(reach(x)) > VARIES)).any()) else None
+    return judged(spans(x, y))
 
 
 def checked(run: Callable[[Tensor], Tensor], again: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, C, H, W): run; where the result is faulty, run `again` in float32, else give up."""
     y = run(x)
     wrong = fault(x, y)
-    if wrong is None:
-        return y
-    if again is not None:
-        log.warning("a tile came back with %s; it is done again in float32", wrong)
-        y = again(x)
-        wrong = fault(x, y)
-    if wrong is not None:
+    return y if wrong is None else redone(x, wrong, again)
+
+
+def redone(x: Tensor, wrong: str, again: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """(N, C, h, w) whose result was `wrong` -> (N, C, H, W) in float32; NumericalError where that does not help."""
+    if again is None:
         raise hopeless(wrong)
+    log.warning("a tile came back with %s; it is done again in float32", wrong)
+    y = again(x)
+    wrong_again = fault(x, y)
+    if wrong_again is not None:
+        raise hopeless(wrong_again)
     return y
 
 

@@ -6,11 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restorer.kernels.gather_tiles import gather_tiles
 from restorer.networks.spec import Traits
 from restorer.pipeline.finish import LUMA
+from restorer.pipeline.lane import Lane
 from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.picture_types import Pixels
 from restorer.pipeline.source import Block
+
+
+def sent(blocks: Sequence[Block], lane: Lane, traits: Traits) -> Tensor:
+    """N blocks (h, w, C) -> (N, in_channels, h, w) float32 in [0, 1] on the lane's device, channels last.
+
+    They travel as the numbers that they are; what is made of them is made there. Grey is repeated, float clipped.
+    """
+    height, width = blocks[0].shape[:2]
+    x = lane.send(np.vstack(blocks))  # (N h, w, C)
+    tops = height * torch.arange(len(blocks), device=x.device)
+    corners = torch.stack([tops, torch.zeros_like(tops)], 1)
+    return gather_tiles(x, corners, (height, width), channels=traits.in_channels)
 
 
 def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) -> Tensor:

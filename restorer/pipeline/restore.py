@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor
 
 from restorer.engines import Engine
+from restorer.engines.shared import memory_errors
 from restorer.errors import OutOfMemoryError, PictureError
 from restorer.networks.spec import Traits
 from restorer.pipeline.events import Event, engine_told
-from restorer.pipeline.finish import Finish, to_block
-from restorer.pipeline.guard import FaultyError, checked, hopeless
+from restorer.pipeline.finish import Finish, to_block, to_pixels
+from restorer.pipeline.guard import FaultyError, checked, hopeless, judged, redone, spans
+from restorer.pipeline.lane import Lane, Later, lane_to
 from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_for, plan_tiles, smaller_tile
-from restorer.pipeline.prepare import pad_to, to_batch
+from restorer.pipeline.prepare import pad_to, sent
 from restorer.pipeline.rows import in_rows, restore_rows, rows_at_once
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
@@ -39,54 +42,75 @@ def restore(
 ) -> Iterator[int]:
     """Walk the plan; yields the input pixels done after each batch of tiles. The network sees one batch at a time.
 
-    `channels` of colour come out; None for those of the source.
+    `channels` of colour come out; None for those of the source. A device gets the next batch before the last is back.
     """
+    lane = lane_to(engine.device)
+    under_way: deque[tuple[Sequence[Tile], Callable[[], list[Block]]]] = deque()
+
+    def written() -> int:
+        tiles, blocks = under_way.popleft()
+        for tile, block in zip(tiles, blocks(), strict=True):
+            sink.write(tile.core.scaled(engine.traits.scale), block)
+        return sum(tile.core.size[0] * tile.core.size[1] for tile in tiles)
+
     for band in plan.bands():
         for start in range(0, len(band), plan.batch):
             tiles = band[start : start + plan.batch]
-            for tile, block in zip(
-                tiles, run_tiles(source, tiles, engine, dtype=dtype, channels=channels), strict=True
-            ):
-                sink.write(tile.core.scaled(engine.traits.scale), block)
-            yield sum(tile.core.size[0] * tile.core.size[1] for tile in tiles)
+            under_way.append((tiles, begin_tiles(source, tiles, engine, lane, dtype=dtype, channels=channels)))
+            if len(under_way) > lane.ahead:
+                yield written()
+    while under_way:
+        yield written()
 
 
-def run_tiles(
+def begin_tiles(
     source: Source,
     tiles: Sequence[Tile],
     engine: Engine,
+    lane: Lane,
     *,
     dtype: np.dtype[np.generic],
     channels: int | None = None,
-) -> list[Block]:
-    """Tiles -> their cores as (s*h, s*w, C[+1]) in `dtype`."""
-    channels = channels or source.channels
+) -> Callable[[], list[Block]]:
+    """Set a batch of tiles going -> what waits for their cores, (s*h, s*w, C[+1]) in `dtype`, and looks at them."""
     blocks = [source.read(tile.window) for tile in tiles]
-    made = _through(engine, [block[:, :, : source.channels] for block in blocks])
     crops = [tile.core.within(tile.window).scaled(engine.traits.scale) for tile in tiles]
-    done = [to_block(y, crop, channels=channels, dtype=dtype) for y, crop in zip(made, crops, strict=True)]
-    if source.dtype == np.float32:
-        done = [_with_excess(*item, engine.traits) for item in zip(done, blocks, crops, strict=True)]
-    if not source.has_alpha:
-        return done
-    alphas = [_alpha(engine, block[:, :, -1:], crop, dtype) for block, crop in zip(blocks, crops, strict=True)]
-    return [np.concatenate([colour, alpha], axis=2) for colour, alpha in zip(done, alphas, strict=True)]
+
+    colours = channels or source.channels
+
+    def fetched(made: Tensor) -> list[Later]:
+        parts = zip(made, crops, strict=True)
+        return [lane.fetch(to_pixels(y, crop, channels=colours, dtype=dtype)) for y, crop in parts]
+
+    with memory_errors(torch.empty(len(tiles), 0, *tiles[0].window.size), engine.where):
+        x = pad_to(sent([block[:, :, : source.channels] for block in blocks], lane, engine.traits), engine.traits)
+        y = engine.run({"image": x})["image"]
+        found, cores = lane.fetch(spans(x, y)), fetched(y)
+
+    def wait() -> list[Block]:
+        wrong = judged(torch.from_numpy(found()))
+        made = cores if wrong is None else fetched(redone(x, wrong, engine.run_again))
+        done = [core() for core in made]
+        if source.dtype == np.float32:
+            done = [_with_excess(*item, engine.traits) for item in zip(done, blocks, crops, strict=True)]
+        if not source.has_alpha:
+            return done
+        parts = zip(blocks, crops, strict=True)
+        alphas = [_alpha(engine, lane, block[:, :, -1:], crop, dtype) for block, crop in parts]
+        return [np.concatenate([colour, alpha], axis=2) for colour, alpha in zip(done, alphas, strict=True)]
+
+    return wait
 
 
-def _through(engine: Engine, blocks: Sequence[Block]) -> Tensor:
-    traits = engine.traits
-    x = to_batch(blocks, channels=traits.in_channels, device=engine.device)
-    x = pad_to(x, traits)
-    return checked(lambda x: engine.run({"image": x})["image"], engine.run_again, x)
-
-
-def _alpha(engine: Engine, alpha: Block, crop: Box, dtype: np.dtype[np.generic]) -> Block:
+def _alpha(engine: Engine, lane: Lane, alpha: Block, crop: Box, dtype: np.dtype[np.generic]) -> Block:
     """(h, w, 1) -> (H, W, 1): the network draws the edges of alpha as it draws colour; an even alpha stays even."""
     low, high = alpha.min(), alpha.max()
     if low == high:
         even = torch.full((1, crop.bottom, crop.right), float(low) / PEAKS[alpha.dtype.name])
         return to_block(even, crop, channels=1, dtype=dtype)
-    return to_block(_through(engine, [alpha])[0], crop, channels=1, dtype=dtype)
+    x = pad_to(sent([alpha], lane, engine.traits), engine.traits)
+    y = checked(lambda x: engine.run({"image": x})["image"], engine.run_again, x)
+    return to_block(y[0], crop, channels=1, dtype=dtype)
 
 
 def _with_excess(done: Block, block: Block, crop: Box, traits: Traits) -> Block:

@@ -4,6 +4,7 @@ Letters: H W sides of the picture, h rows of a band, C channels, s the network's
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from restorer.engines import Engine
-from restorer.networks.stages import PIXELS
-from restorer.pipeline.finish import to_block
+from restorer.networks.stages import ELSEWHERE, PIXELS
+from restorer.pipeline.finish import to_pixels
 from restorer.pipeline.guard import (
     COLLAPSED,
     FLAT,
@@ -20,14 +21,14 @@ from restorer.pipeline.guard import (
     VARIES,
     FaultyError,
     Reach,
-    is_finite,
     joined,
     reach,
     span,
 )
+from restorer.pipeline.lane import Later, lane_to
 from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.plan import MEMORY_SHARE, Box, Plan
-from restorer.pipeline.prepare import padded_side, to_batch
+from restorer.pipeline.prepare import padded_side, sent
 from restorer.pipeline.source import Block, RowTaker, Source
 from restorer.resample import resize_rows
 
@@ -50,7 +51,8 @@ def in_rows(plan: Plan, engine: Engine) -> bool:
 def rows_at_once(width: int, engine: Engine) -> int:
     """How high a band of a picture is when it goes in."""
     step = engine.traits.multiple_of
-    return max(LEAST_ROWS, PIXELS // width) // step * step or step
+    pixels = PIXELS if engine.on_cpu else ELSEWHERE
+    return max(LEAST_ROWS, pixels // width) // step * step or step
 
 
 def restore_rows(
@@ -72,24 +74,36 @@ def restore_rows(
     way = _Way(source, engine, entered=steps.entered)
     alpha = _alpha(source, engine, exact=exact)
     excess = _excess(source, traits.scale)
+    lane, under_way = lane_to(engine.device), deque[list[Later]]()
     made: Reach | None = None
-    top = 0
+    top = taken = 0
+
+    def hand_on() -> None:
+        nonlocal taken
+        varied, *parts = (each() for each in under_way.popleft())
+        if not np.isfinite(varied).all():
+            raise FaultyError(NOT_FINITE)
+        block = parts[0] if excess is None else parts[0] + excess(taken, taken + len(parts[0]))
+        take(block if alpha is None else np.concatenate([block, parts[1]], axis=2))
+        taken += len(block)
+        steps.left(taken)
+
     for y in engine.stream(way.bands(), exact=exact):
         made = joined(made, reach(y))
-        if not is_finite(made):
-            raise FaultyError(NOT_FINITE)
         rows = min(y.shape[2], height * traits.scale - top)
         crop = Box(0, 0, rows, width * traits.scale)
         faint = None if alpha is None else alpha(y)
         if rows <= 0:
             continue
-        block = to_block(y[0], crop, channels=source.channels, dtype=dtype)
-        block = block if excess is None else block + excess(top, top + rows)
+        pixels = [to_pixels(y[0], crop, channels=source.channels, dtype=dtype)]
         if faint is not None:
-            block = np.concatenate([block, to_block(faint[0], crop, channels=1, dtype=dtype)], axis=2)
-        take(block)
+            pixels.append(to_pixels(faint[0], crop, channels=1, dtype=dtype))
+        under_way.append([lane.fetch(each) for each in (span(made), *pixels)])
         top += rows
-        steps.left(top)
+        if len(under_way) > lane.ahead:
+            hand_on()
+    while under_way:
+        hand_on()
     if made is not None and bool(span(made) < FLAT) and way.varies:  # known with the last rows only
         raise FaultyError(COLLAPSED)
 
@@ -128,6 +142,7 @@ class _Way:
     ) -> None:
         self._source, self._engine, self._entered = source, engine, entered
         self._channels = slice(-1, None) if alpha else slice(0, source.channels)
+        self._lane = lane_to(engine.device)
         self._given: Reach | None = None
 
     @property
@@ -142,7 +157,7 @@ class _Way:
         step = rows_at_once(width, self._engine)
         for top in range(0, height, step):
             block = self._source.read(Box(top, 0, min(height, top + step), width))[:, :, self._channels]
-            x = to_batch([block], channels=traits.in_channels, device=self._engine.device)
+            x = sent([block], self._lane, traits)
             self._given = joined(self._given, reach(x))
             yield x
             self._entered(min(top + step, self._source.size[0]))
@@ -156,7 +171,7 @@ def _alpha(source: Source, engine: Engine, *, exact: bool) -> Callable[[Tensor],
     low, high = alpha.min(), alpha.max()
     if low == high:
         value = float(low) / PEAKS[source.dtype.name]
-        return lambda y: torch.full((1, 1, *y.shape[2:]), value)
+        return lambda y: torch.full((1, 1, *y.shape[2:]), value, device=y.device)
     assert engine.stream is not None
     rows = engine.stream(_Way(source, engine, alpha=True).bands(), exact=exact)
 
