@@ -40,7 +40,7 @@ class Direct:
         return torch.from_numpy(block).to(self._device)
 
     def fetch(self, x: Tensor) -> Later:
-        """See Lane.fetch."""
+        """(...) on the device -> what gives the same numbers here: see Lane.fetch."""
         block = x.cpu().numpy()
         return lambda: block
 
@@ -68,7 +68,7 @@ class Streams:
         return x
 
     def fetch(self, x: Tensor) -> Later:
-        """See Lane.fetch."""
+        """(...) on the device -> what gives the same numbers here: see Lane.fetch."""
         self._down.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._down):
             here = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
