@@ -32,7 +32,7 @@ def to_block(y: Tensor, crop: Box, *, channels: int, dtype: np.dtype[np.generic]
 
 
 def to_pixels(y: Tensor, crop: Box, *, channels: int, dtype: np.dtype[np.generic]) -> Tensor:
-    """(C, H, W) in [0, 1] -> (h, w, channels) as `to_block`, where y is: what a device gives back is as small as pixels."""
+    """(C, H, W) in [0, 1] -> (h, w, channels) as `to_block`, where y is: a device gives back no more than pixels."""
     y = y[:, crop.top : crop.bottom, crop.left : crop.right]
     if channels == 1 and y.shape[0] == 3:
         y = torch.tensordot(torch.tensor(LUMA, device=y.device), y.to(torch.float32), dims=([0], [0]))[None]
