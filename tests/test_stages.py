@@ -1,5 +1,7 @@
 """Local networks, rows after rows: the numbers of one go at any height of band, and little that is kept."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -106,3 +108,17 @@ def test_two_ways_meet_again_at_the_same_rows():
     y = fast(x) - slow(x)
     made = torch.cat(list(streamed(stages, x.split(2, 2))), 2)
     torch.testing.assert_close(made, y + y.sin())
+
+
+def test_no_stage_holds_a_map_while_others_work_on_what_came_out():
+    made = []
+
+    def fresh(x):
+        y = x + 1
+        made.append(weakref.ref(y))
+        return y
+
+    for band in streamed([Each(fresh) for _ in range(20)], torch.rand(1, 2, 64, 8).split(16, 2), pixels=64):
+        assert sum(each() is not None for each in made) <= 2, "this one, and none of 19 others"
+        del band
+    assert len(made) > 20

@@ -48,13 +48,23 @@ class Stage(ABC):
 
 def passed(stages: Sequence[Stage], rows: Tensor, *, last: bool, pixels: int = PIXELS) -> Iterator[Piece]:
     """(1, C, h, W) -> what comes out of all stages; between any two of them about `pixels` at a time."""
-    if not stages:
-        yield rows, last
-        return
-    first, *others = stages
-    for part, is_last in _parts(rows, last, pixels, first.multiple):
-        for made, made_last in first.push(part, last=is_last):
-            yield from passed(others, made, last=made_last, pixels=pixels)
+    pieces: Iterator[Piece] = iter([(rows, last)])
+    for stage in stages:
+        pieces = _through(stage, pieces, pixels)
+    return pieces
+
+
+def _through(stage: Stage, pieces: Iterator[Piece], pixels: int) -> Iterator[Piece]:
+    """Nothing is held while others work on what came out: a hundred stages would each hold a map for the last one."""
+    for rows, last in pieces:
+        parts = list(_parts(rows, last, pixels, stage.multiple))
+        del rows
+        while parts:
+            part, is_last = parts.pop(0)
+            made = list(stage.push(part, last=is_last))
+            del part
+            while made:
+                yield made.pop(0)
 
 
 def streamed(stages: Sequence[Stage], bands: Iterable[Tensor], *, pixels: int = PIXELS) -> Iterator[Tensor]:
