@@ -91,14 +91,14 @@ def precision(result: dict[str, Any]) -> plt.Figure:
     """Nearness to float32 against time, median and worst photo of each form."""
     figure, panel = plt.subplots(figsize=(8, 3.6))
     named = panel.get_legend_handles_labels
-    for name, row in result["forms"].items():
-        if name == "fp32":
-            continue
+    halves = [(name, row) for name, row in result["forms"].items() if name != "fp32"]
+    for number, (name, row) in enumerate(halves):
         at, colour = row["ratio_to_bf16"], THEIRS if "NNCF" in name else OURS
         panel.plot([at, at], [row["worst_db"], row["median_db"]], color=colour, linewidth=1)
         panel.plot(at, row["median_db"], "o", color=colour, label=None if named()[0] else "median photo")
         panel.plot(at, row["worst_db"], "v", color=colour, label=None if len(named()[0]) > 1 else "worst photo")
-        panel.text(at, row["median_db"] + 0.6, name, fontsize=6, rotation=20)
+        panel.annotate(str(number), (at, row["median_db"]), (4, 4), textcoords="offset points", fontsize=8)
+        panel.text(1.02, 0.95 - 0.07 * number, f"{number}  {name}", fontsize=7, transform=panel.transAxes)
     panel.axhline(40, color="#555", linewidth=0.8, linestyle=":")
     panel.set_xlabel("time over bf16's, OpenVINO", fontsize=8)
     panel.set_ylabel("dB to float32", fontsize=8)
