@@ -148,6 +148,7 @@ def test_a_processor_has_nothing_to_wait_for():
     assert lane_to(CPU).ahead == 0
 
 
+@pytest.mark.gpu
 @NEEDS_CUDA
 @pytest.mark.parametrize("wanted", [{}, {"tile": 64}])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
