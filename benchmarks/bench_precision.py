@@ -20,9 +20,9 @@ from benchmarks.bench_engines import middle, say, tensor
 from benchmarks.bench_fidelity import SETS, pictures_of
 from benchmarks.common import SHARED, Result, described, machine_facts, needed, publish, spread, table_lines, versions
 from restorer.api import open_model
-from restorer.engines import int8
+from restorer.engines import int8, shared
 from restorer.engines.graph import cached_graph
-from restorer.engines.int8_ranges import PICTURES, SIDE
+from restorer.engines.int8_ranges import ranges_of
 from restorer.engines.openvino import outputs_of, runtime
 from restorer.networks.spec import Model
 
@@ -75,7 +75,7 @@ def parts_of(model: Model) -> dict[str, tuple[str, ...]]:
         "int8 in blocks 5 to 12": convs((1, 2, 3, 4, 5), CALM),
         "int8 in convolutions 1 to 3 of dense blocks": convs((1, 2, 3)),
         "int8 in convolutions 1 to 4 of dense blocks": convs((1, 2, 3, 4)),
-        "the same, and the fifth in blocks 5 to 12": (*convs((1, 2, 3, 4)), *convs((5,), CALM)),
+        "the same, and the fifth in blocks 5 to 12": model.spec.int8_parts(model.config),
         "int8 in dense blocks": convs((1, 2, 3, 4, 5)),
         "int8 in all but first and last": (*convs((1, 2, 3, 4, 5)), "conv_body", "conv_up1", "conv_up2", "conv_hr"),
     }
@@ -109,9 +109,7 @@ def made(model: Model, options: argparse.Namespace) -> dict[str, tuple[int, Run]
     """Name -> convolutions in int8, and what runs it. What is not in int8 is in bf16."""
     library, data = runtime(), cached_graph(model)
     chosen = dict(list(parts_of(model).items())[: 1 if options.smoke else None])
-    ranges = int8.measured(
-        library, loaded(data), every_part(chosen), on_patterns(model, 2 if options.smoke else PICTURES)
-    )
+    ranges = ranges_of(library, model, data, every_part(chosen), outputs_of)
     forms: dict[str, tuple[int, Run]] = {
         "fp32": (0, outputs_of(loaded(data), "f32")),
         "bf16": (0, outputs_of(loaded(data), "bf16")),
@@ -132,17 +130,6 @@ def loaded(data: bytes) -> Any:
 def every_part(chosen: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """All that some form computes in int8, once each."""
     return tuple({part: None for parts in chosen.values() for part in parts})
-
-
-def on_patterns(model: Model, count: int) -> Callable[[Any], list[NDArray[np.float32]]]:
-    """What runs a graph of many outputs on generated pictures: one array an output."""
-    pictures = int8.patterns(count, model.traits.in_channels, SIDE, seed=0)
-
-    def run(graph: Any) -> list[NDArray[np.float32]]:
-        compute = outputs_of(graph, "f32")
-        return [np.stack(rows) for rows in zip(*(compute(x) for x in pictures), strict=True)]
-
-    return run
 
 
 def usual(graph: Any, model: Model, data: Path) -> tuple[int, Run]:
@@ -175,7 +162,7 @@ def decibels(y: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
     """Same shapes, in [0, 1] -> decibels between the 8-bit pictures; 200 is equal."""
     ours, theirs = (np.round(np.clip(each, 0, 1) * 255) / 255 for each in (y, exact))
     error = float(np.square(ours - theirs).mean())
-    return 200.0 if error == 0 else -10 * float(np.log10(error))
+    return shared.decibels(error)
 
 
 def report(result: Result) -> list[str]:

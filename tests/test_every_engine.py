@@ -274,5 +274,5 @@ def test_only_the_newest_graphs_are_kept(tmp_path, monkeypatch):
     for index in range(12):
         (tmp_path / f"{index}.onnx").write_bytes(b"")
         os.utime(tmp_path / f"{index}.onnx", (index, index))
-    graph._drop_oldest(tmp_path)
+    graph._drop_oldest(tmp_path, ".onnx")
     assert {path.stem for path in tmp_path.iterdir()} == {str(index) for index in range(4, 12)}

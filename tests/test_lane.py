@@ -4,6 +4,7 @@ There is no GPU here: a lane whose answers come late stands for one, and what ru
 """
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from restorer.pipeline.prepare import sent, to_batch
 CPU = torch.device("cpu")
 FOUR = 128, 512
 """Four tiles of 128, one a batch."""
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 class Late(Direct):
@@ -46,12 +46,16 @@ class Late(Direct):
         return wait
 
 
-@pytest.fixture
-def late(monkeypatch):
+def put_late(monkeypatch):
     lane = Late()
     for module in (restore, rows):
         monkeypatch.setattr(module, "lane_to", lambda device: lane)
     return lane
+
+
+@pytest.fixture
+def late(monkeypatch):
+    return put_late(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -59,7 +63,7 @@ def late(monkeypatch):
 def test_what_is_sent_is_the_batch_that_is_made_here(dtype, channels, wanted):
     blocks = [noise(9, 7, channels, dtype, seed=seed) for seed in range(3)]
     traits = engine_of(RRDB).traits
-    traits = traits if wanted == 3 else type(traits)(**{**vars(traits), "in_channels": 1})
+    traits = traits if wanted == 3 else replace(traits, in_channels=1)
     made = sent(blocks, Direct(CPU), traits)
     assert torch.equal(made, to_batch(blocks, channels=wanted, device=CPU))
     assert made.is_contiguous(memory_format=torch.channels_last)
@@ -74,9 +78,7 @@ def test_late_answers_change_no_pixel(dtype, wanted, alpha, monkeypatch):
     alpha = noise(*SIZE, 1, dtype, seed=1)[:, :, 0] if alpha else None
     engine, picture = engine_of(COMPACT), Picture(pixels=pixels, alpha=alpha)
     direct = run(picture, engine, **wanted)
-    lane = Late()
-    for module in (restore, rows):
-        monkeypatch.setattr(module, "lane_to", lambda device: lane)
+    lane = put_late(monkeypatch)
     assert np.array_equal(run(picture, engine, **wanted), direct)
     assert "wait" in lane.happened
 
@@ -149,7 +151,7 @@ def test_a_processor_has_nothing_to_wait_for():
 
 
 @pytest.mark.gpu
-@NEEDS_CUDA
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("wanted", [{}, {"tile": 64}])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_streams_bring_back_what_was_sent_and_computed(wanted, dtype):

@@ -22,7 +22,7 @@ from restorer.engines.shared import (
 )
 from restorer.networks.bands import Bands, PictureRows
 from restorer.networks.spec import Model
-from restorer.networks.stages import ELSEWHERE, PIXELS, streamed
+from restorer.networks.stages import pixels_at_once, streamed
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class EagerEngine:
         assert self._stages is not None
         network = self._float if exact else self.network
         native = (to_native(band, self.traits) for band in bands)
-        rows = streamed(self._stages(network), native, pixels=PIXELS if self.on_cpu else ELSEWHERE)
+        rows = streamed(self._stages(network), native, pixels=pixels_at_once(on_cpu=self.on_cpu))
         size = torch.empty(1, self.traits.in_channels, 0, 0, device="meta")  # for words about memory
         while True:
             with self._computing(size, network):

@@ -192,7 +192,7 @@ def _fingerprint(model: Model, precision: str) -> str:
     return sha.hexdigest()[:32]
 
 
-def _drop_oldest(folder: Path, suffix: str = ".onnx") -> None:
+def _drop_oldest(folder: Path, suffix: str) -> None:
     """Another process may be doing the same, or have one open."""
     with contextlib.suppress(OSError):
         graphs = sorted(folder.glob(f"*{suffix}"), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -67,7 +67,7 @@ def quantised(runtime: Any, model: Model, data: bytes, *, rest: str, compile_gra
     """
     core, parts = runtime.Core(), model.spec.int8_parts(model.config)
     known = _kept(data, parts, rest)
-    ranges = _ranges(known) if known else _measured(runtime, model, data, parts, compile_graph)
+    ranges = _ranges(known) if known else ranges_of(runtime, model, data, parts, compile_graph)
     graph = core.read_model(data)
     count = quantise(runtime, graph, parts, ranges)
     if known is None:
@@ -78,7 +78,8 @@ def quantised(runtime: Any, model: Model, data: bytes, *, rest: str, compile_gra
     return Quantised(model=graph, convs=count, db=tuple(float(one) for one in known[JUDGES_DB]))
 
 
-def _measured(runtime: Any, model: Model, data: bytes, parts: Sequence[str], compile_graph: Compile) -> Ranges:
+def ranges_of(runtime: Any, model: Model, data: bytes, parts: Sequence[str], compile_graph: Compile) -> Ranges:
+    """The ranges of what the convolutions in `parts` of the graph in `data` read, on generated pictures."""
     log.info("measuring what these weights need in int8, once")
     pictures = _pictures(model.traits, PICTURES, seed=0)
 

@@ -34,10 +34,11 @@ def open_openvino(
     chosen, why = _precision(precision, model.traits.precisions)
     runtime()  # a missing package is told before the graph is made
     data, notes = cached_graph(model), [why]
-    loaded = _read(data)
     if chosen == "int8":
         loaded, chosen, told = _in_int8(model, data)
         notes.append(told)
+    else:
+        loaded = _read(data)
     compiled = _compiled(loaded, HINTS[_rest() if chosen == "int8" else chosen])
     graph = Graph(
         compute=Compiled(compiled),

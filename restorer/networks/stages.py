@@ -30,6 +30,11 @@ FEWEST = 4
 """Rows at a time in any case: with each come those that are kept."""
 
 
+def pixels_at_once(*, on_cpu: bool) -> int:
+    """Of a map, on a processor or elsewhere."""
+    return PIXELS if on_cpu else ELSEWHERE
+
+
 class Stage(ABC):
     """A part of a network, for one picture. Rows are pushed until the last; `held` is what it keeps between them."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from restorer.engines import Engine
-from restorer.networks.stages import ELSEWHERE, PIXELS
+from restorer.networks.stages import PIXELS, pixels_at_once
 from restorer.pipeline.finish import to_pixels
 from restorer.pipeline.guard import (
     COLLAPSED,
@@ -21,6 +21,7 @@ from restorer.pipeline.guard import (
     VARIES,
     FaultyError,
     Reach,
+    is_finite,
     joined,
     reach,
     span,
@@ -51,8 +52,7 @@ def in_rows(plan: Plan, engine: Engine) -> bool:
 def rows_at_once(width: int, engine: Engine) -> int:
     """How high a band of a picture is when it goes in."""
     step = engine.traits.multiple_of
-    pixels = PIXELS if engine.on_cpu else ELSEWHERE
-    return max(LEAST_ROWS, pixels // width) // step * step or step
+    return max(LEAST_ROWS, pixels_at_once(on_cpu=engine.on_cpu) // width) // step * step or step
 
 
 def restore_rows(
@@ -104,6 +104,8 @@ def restore_rows(
             hand_on()
     while under_way:
         hand_on()
+    if made is not None and not is_finite(made):  # rows that only fill up come last and are not handed on
+        raise FaultyError(NOT_FINITE)
     if made is not None and bool(span(made) < FLAT) and way.varies:  # known with the last rows only
         raise FaultyError(COLLAPSED)
 
