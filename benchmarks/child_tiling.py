@@ -26,6 +26,8 @@ OVERLAPS = (10, 16, 32, 64)
 """Pixels around a tile. The first is the reference program's."""
 REACH = 64
 """Input pixels from a border that are looked at."""
+WARM = 256
+"""Side of the picture that goes before what is timed."""
 
 Floats = NDArray[np.float32]
 
@@ -88,10 +90,11 @@ def memory(weights: Path, size: tuple[int, int], precision: str) -> dict[str, An
 
 
 def scaling(weights: Path, side: int, tile: int | None, precision: str, batch: int) -> dict[str, Any]:
-    """Seconds of a square picture; `batch` tiles at once, 0 for what is usual."""
+    """Seconds of a square picture, `batch` tiles at once, 0 for what is usual; what is only done once is not counted."""
     settings = UpscaleSettings(device="cpu", engine="eager", precision=precision, tile=tile)
     opened = Restorer.open(weights, settings=settings)
-    work = opened.plan(Picture(pixels=np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)))
+    opened.plan(Picture(pixels=noise(min(side, WARM)))).run(lambda: lambda rows: None)
+    work = opened.plan(Picture(pixels=noise(side)))
     if batch:
         window = work.plans()[0].window
         work.batch_pixels = batch * window[0] * window[1]
@@ -109,6 +112,11 @@ def kept(opened: Restorer, width: int = 64, height: int = 420) -> float:
             for _ in passed(stages, band, last=False):
                 pass
     return sum(each.numel() * each.element_size() for stage in stages for each in stage.held) / width
+
+
+def noise(side: int) -> NDArray[np.uint8]:
+    """() -> (side, side, 3): each value for itself."""
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
 def timed(opened: Restorer, picture: Picture) -> tuple[float, Floats]:
