@@ -90,7 +90,7 @@ def memory(weights: Path, size: tuple[int, int], precision: str) -> dict[str, An
 
 
 def scaling(weights: Path, side: int, tile: int | None, precision: str, batch: int) -> dict[str, Any]:
-    """Seconds of a square picture, `batch` tiles at once, 0 for what is usual; what is only done once is not counted."""
+    """Seconds of a square picture; `batch` tiles at once, 0 for what is usual. What is done once is not counted."""
     settings = UpscaleSettings(device="cpu", engine="eager", precision=precision, tile=tile)
     opened = Restorer.open(weights, settings=settings)
     opened.plan(Picture(pixels=noise(min(side, WARM)))).run(lambda: lambda rows: None)

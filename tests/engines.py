@@ -18,6 +18,7 @@ class FakeEngine:
     where = "cpu"
     on_cpu = True
     eight_bit = False
+    twins = ()
     dtype = torch.float32
     memory_total = 2**33
     pixels_per_second = 1e6

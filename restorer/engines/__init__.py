@@ -2,11 +2,19 @@
 
 import importlib
 import logging
+from collections.abc import Sequence
 
 from restorer.engines import tune
-from restorer.engines.precision import choose_device
+from restorer.engines.precision import choose_device, device_names
 from restorer.engines.seam import Engine, Open
-from restorer.errors import MissingPackageError, UnknownNameError, UnsupportedError, WeightsError, unknown_name
+from restorer.errors import (
+    MissingPackageError,
+    UnknownNameError,
+    UnsupportedError,
+    UsageError,
+    WeightsError,
+    unknown_name,
+)
 from restorer.networks.spec import Model
 
 log = logging.getLogger(__name__)
@@ -20,6 +28,8 @@ ENGINES = {
     "openvino": ("restorer.engines.openvino", "open_openvino"),  # OpenVINO on Intel and AMD processors
 }
 """Name -> module, what opens it there."""
+SHARING = ("eager", "compiled")
+"""Those whose devices compute by themselves, so that several share a picture; the first is the default."""
 
 
 def opener(name: str) -> Open:
@@ -36,9 +46,13 @@ def open_engine(
     """Put a model on a device, in a precision, behind an engine.
 
     `auto` for the kind is the fastest in what `restorer doctor --tune` measured for this network on this machine, and
-    eager where nothing was measured; the rest of `auto` is decided by rules that `restorer doctor` explains.
+    eager where nothing was measured; the rest of `auto` is decided by rules that `restorer doctor` explains. Several
+    devices (cuda:0,cuda:1, or cuda:all) share pictures: the first one's engine has those of the others as its twins.
     """
-    chosen, why = (kind, ()) if kind != "auto" else _fastest(model, device, precision)
+    device, *others = device_names(device)
+    if others and kind not in ("auto", *SHARING):
+        raise UsageError(f"the {kind} engine runs on one device; name one, or use --engine {' or '.join(SHARING)}")
+    chosen, why = (kind, ()) if kind != "auto" else (SHARING[0], ()) if others else _fastest(model, device, precision)
     try:
         engine = opener(chosen)(model, device=device, precision=precision, self_check=self_check)
     except (UnsupportedError, MissingPackageError, WeightsError, UnknownNameError) as e:
@@ -50,7 +64,22 @@ def open_engine(
     for remark in model.remarks:
         log.warning("%s", remark)
     engine.notes = (*model.remarks, *engine.notes, *why)
+    if others:
+        _share(engine, [opener(engine.name)(model, device=each, precision=precision) for each in others])
     return engine
+
+
+def _share(engine: Engine, others: Sequence[Engine]) -> None:
+    """Make engines twins of the first one; one that cannot compute as it does stays out, and that is said."""
+    twins = [each for each in others if each.dtype == engine.dtype]
+    for each in others:
+        if each not in twins:
+            log.warning("%s computes in %s and %s in %s; the latter takes no part; give --precision", *(
+                word for one in (engine, each) for word in (one.where, str(one.dtype).removeprefix("torch."))
+            ))  # fmt: skip
+    engine.twins = tuple(twins)
+    engine.where = ", ".join(each.where for each in (engine, *twins))
+    engine.pixels_per_second += sum(each.pixels_per_second for each in twins)
 
 
 def _fastest(model: Model, device: str, precision: str) -> tuple[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restorer.engines.eager import EagerEngine
 from restorer.engines.precision import choose_device
-from restorer.engines.seam import Stream
+from restorer.engines.seam import Engine, Stream
 from restorer.engines.shared import AGREES_FROM, EQUAL_FROM, closeness, laid_out, probe, without_blocks
 from restorer.errors import UnsupportedError, first_line
 from restorer.networks.spec import Model
@@ -32,6 +32,7 @@ class CompiledEngine:
 
     name = "compiled"
     eight_bit = False
+    twins: Sequence[Engine] = ()
 
     def __init__(self, model: Model, *, device: str = "auto", precision: str = "auto", self_check: bool = True) -> None:
         self.device = choose_device(device)

@@ -3,14 +3,14 @@
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from restorer import machine
 from restorer.engines.precision import choose_device, choose_precision, lowered
-from restorer.engines.seam import Stream, Walk
+from restorer.engines.seam import Engine, Stream, Walk
 from restorer.engines.shared import (
     AGREES_FROM,
     closeness,
@@ -32,6 +32,7 @@ class EagerEngine:
 
     name = "eager"
     eight_bit = False
+    twins: Sequence[Engine] = ()
 
     def __init__(self, model: Model, *, device: str = "auto", precision: str = "auto", self_check: bool = True) -> None:
         self.traits = model.traits

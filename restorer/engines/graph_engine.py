@@ -1,6 +1,6 @@
 """An ONNX graph behind the engines' seam, whatever library computes it: array in, array out, on the host."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restorer import machine
-from restorer.engines.seam import Stream, Walk
+from restorer.engines.seam import Engine, Stream, Walk
 from restorer.engines.shared import (
     AGREES_FROM,
     EQUAL_FROM,
@@ -54,6 +54,8 @@ class Graph:
 
 class GraphEngine:
     """See Engine."""
+
+    twins: Sequence[Engine] = ()
 
     def __init__(
         self,

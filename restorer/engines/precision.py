@@ -30,7 +30,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
-        raise UsageError(f"no device named '{name}'; use auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"no device named '{name}'; use auto, cpu, cuda, cuda:N, cuda:all or mps")
     if kind == "cuda":
         count = torch.cuda.device_count()
         if count == 0:
@@ -41,6 +41,16 @@ def choose_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UnsupportedError("no Apple GPU is here; use --device cpu")
     return torch.device(kind)
+
+
+def device_names(name: str) -> list[str]:
+    """What --device says -> names for `choose_device`: cuda:0,cuda:1 are two, cuda:all are as many as there are."""
+    if name == "cuda:all":
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cuda"]
+    names = name.split(",")
+    if len(names) > 1 and (twice := [each for each in names if names.count(each) > 1]):
+        raise UsageError(f"--device {name} names {twice[0]} twice; name each device once")
+    return names
 
 
 def choose_precision(name: str, device: torch.device, allowed: frozenset[str]) -> Choice:

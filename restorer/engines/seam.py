@@ -1,6 +1,6 @@
 """The seam: what every engine is, and how one is opened."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -55,6 +55,8 @@ class Engine(Protocol):
     """What a network goes through that only knows whole pictures, too large for one go; None where there is none."""
     stream: Stream | None
     """What a picture goes through rows after rows, as exact as in one go; None where there is no such way."""
+    twins: "Sequence[Engine]"
+    """The same network in the same precision on other devices: a picture that is large enough is shared with them."""
     pixels_per_second: float
     """Input pixels a second, as measured on one small batch when the engine was opened."""
 

@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from restorer.pipeline.lane import Lane, Later, lane_to
 from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_for, plan_tiles, smaller_tile
 from restorer.pipeline.prepare import pad_to, sent
-from restorer.pipeline.rows import in_rows, restore_rows, rows_at_once
+from restorer.pipeline.rows import columns_for, in_rows, restore_rows, rows_at_once
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
 from restorer.resample import resize
@@ -42,9 +43,11 @@ def restore(
 ) -> Iterator[int]:
     """Walk the plan; yields the input pixels done after each batch of tiles. The network sees one batch at a time.
 
-    `channels` of colour come out; None for those of the source. A device gets the next batch before the last is back.
+    `channels` of colour come out; None for those of the source. A device gets the next batch before the last is back;
+    the engine and its twins get batches in turn.
     """
-    lane = lane_to(engine.device)
+    engines = [(each, lane_to(each.device)) for each in (engine, *engine.twins)]
+    turns, ahead = cycle(engines), sum(lane.ahead + 1 for _, lane in engines) - 1
     under_way: deque[tuple[Sequence[Tile], Callable[[], list[Block]]]] = deque()
 
     def written() -> int:
@@ -56,8 +59,8 @@ def restore(
     for band in plan.bands():
         for start in range(0, len(band), plan.batch):
             tiles = band[start : start + plan.batch]
-            under_way.append((tiles, begin_tiles(source, tiles, engine, lane, dtype=dtype, channels=channels)))
-            if len(under_way) > lane.ahead:
+            under_way.append((tiles, begin_tiles(source, tiles, *next(turns), dtype=dtype, channels=channels)))
+            if len(under_way) > ahead:
                 yield written()
     while under_way:
         yield written()
@@ -197,8 +200,10 @@ class Upscale:
         if not self._goes_in_rows(plan):
             return plan.tile, plan.count
         height, width = plan.size
+        strips = columns_for(width, self.engine)
+        width = min(width, strips[0].read[1])
         rows = min(height, rows_at_once(width, self.engine))
-        return (rows, width), -(-height // rows)
+        return (rows, width), -(-height // rows) * len(strips)
 
     def run(self, open_rows: Callable[[], RowTaker], *, progress: Progress | None = None) -> None:
         """Send finished rows to what `open_rows` gives; after a memory error begin anew with less at once."""

@@ -5,7 +5,7 @@ Letters: H W sides of the picture, h rows of a band, C channels, s the network's
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from restorer.pipeline.guard import (
 )
 from restorer.pipeline.lane import Later, lane_to
 from restorer.pipeline.picture import PEAKS
-from restorer.pipeline.plan import MEMORY_SHARE, Box, Plan
+from restorer.pipeline.plan import MEMORY_SHARE, Box, Plan, Span, plan_spans
 from restorer.pipeline.prepare import padded_side, sent
 from restorer.pipeline.source import Block, RowTaker, Source
 from restorer.resample import resize_rows
@@ -43,10 +43,11 @@ def in_rows(plan: Plan, engine: Engine) -> bool:
     """
     if engine.stream is None or plan.wrap or engine.traits.fixed_size is not None:
         return False
-    kept = 4 * engine.traits.values_kept * plan.size[1]
+    strips = columns_for(plan.size[1], engine)
+    kept = 4 * engine.traits.values_kept * min(plan.size[1], strips[0].read[1])
     if engine.memory_total and kept > engine.memory_total * MEMORY_SHARE:
         return False
-    return plan.count > 1 or (engine.on_cpu and math.prod(plan.size) > PIXELS)
+    return plan.count > 1 or len(strips) > 1 or (engine.on_cpu and math.prod(plan.size) > PIXELS)
 
 
 def rows_at_once(width: int, engine: Engine) -> int:
@@ -66,48 +67,105 @@ def restore_rows(
 ) -> None:
     """Hand on rows (s*h, s*W, C[+1]) in `dtype` from top to bottom; `tell` hears of each so many input pixels done.
 
-    FaultyError: the result is not finite, or of one colour though the picture is not. `exact` computes in float32.
+    The engine and its twins each take columns of their own. FaultyError: the result is not finite, or of one colour
+    though the picture is not. `exact` computes in float32.
     """
-    traits, (height, width) = engine.traits, source.size
-    assert engine.stream is not None
-    steps = _Steps(source.size, traits.scale, tell)
-    way = _Way(source, engine, entered=steps.entered)
-    alpha = _alpha(source, engine, exact=exact)
-    excess = _excess(source, traits.scale)
-    lane, under_way = lane_to(engine.device), deque[list[Later]]()
-    made: Reach | None = None
-    top = taken = 0
+    steps = _Steps(source.size, engine.traits.scale, tell)
+    strips = [
+        _Strip(source, one, columns, dtype=dtype, exact=exact)
+        for one, columns in zip((engine, *engine.twins), columns_for(source.size[1], engine), strict=False)
+    ]
+    excess = _excess(source, engine.traits.scale)
+    under_way = deque[tuple[list[Later], ...]]()
+    taken = 0
 
     def hand_on() -> None:
         nonlocal taken
-        varied, *parts = (each() for each in under_way.popleft())
+        varied, *parts = zip(*([each() for each in strip] for strip in under_way.popleft()), strict=True)
         if not np.isfinite(varied).all():
             raise FaultyError(NOT_FINITE)
-        block = parts[0] if excess is None else parts[0] + excess(taken, taken + len(parts[0]))
-        take(block if alpha is None else np.concatenate([block, parts[1]], axis=2))
+        block, *faint = (part[0] if len(part) == 1 else np.concatenate(part, axis=1) for part in parts)
+        block = block if excess is None else block + excess(taken, taken + len(block))
+        take(np.concatenate([block, *faint], axis=2) if faint else block)
         taken += len(block)
         steps.left(taken)
 
-    for y in engine.stream(way.bands(), exact=exact):
-        made = joined(made, reach(y))
-        rows = min(y.shape[2], height * traits.scale - top)
-        crop = Box(0, 0, rows, width * traits.scale)
-        faint = None if alpha is None else alpha(y)
-        if rows <= 0:
-            continue
-        pixels = [to_pixels(y[0], crop, channels=source.channels, dtype=dtype)]
-        if faint is not None:
-            pixels.append(to_pixels(faint[0], crop, channels=1, dtype=dtype))
-        under_way.append([lane.fetch(each) for each in (span(made), *pixels)])
-        top += rows
-        if len(under_way) > lane.ahead:
+    *first, last = strips
+    for rows in zip(*(strip.rows() for strip in first), last.rows(steps.entered), strict=True):
+        under_way.append(rows)
+        if len(under_way) > strips[0].lane.ahead:
             hand_on()
     while under_way:
         hand_on()
-    if made is not None and not is_finite(made):  # rows that only fill up come last and are not handed on
+    made, given = (_whole(reaches) for reaches in zip(*(strip.reaches for strip in strips), strict=True))
+    if not is_finite(made):  # rows that only fill up come last and are not handed on
         raise FaultyError(NOT_FINITE)
-    if made is not None and bool(span(made) < FLAT) and way.varies:  # known with the last rows only
+    if bool(span(made) < FLAT) and bool(span(given) > VARIES):  # known with the last rows only
         raise FaultyError(COLLAPSED)
+
+
+def columns_for(width: int, engine: Engine) -> tuple[Span, ...]:
+    """What the engine and each of its twins make of a picture of this width, and see: all see equally many columns.
+
+    There are fewer where what is seen on both sides would be more than what is made.
+    """
+    traits, count = engine.traits, len(engine.twins) + 1
+    if traits.radius is None or count == 1:
+        return (Span((0, width), (0, padded_side(width, traits))),)
+    count = max(1, min(count, width // max(1, 2 * traits.radius)))
+    return plan_spans(width, tile=-(-width // count), overlap=traits.radius, multiple=traits.multiple_of)
+
+
+def _whole(reaches: Sequence[Reach | None]) -> Reach:
+    """Those of strips of a picture, wherever they are, -> that of all of it."""
+    whole: Reach | None = None
+    for low, high in (each for each in reaches if each is not None):
+        whole = joined(whole, (low.cpu(), high.cpu()))
+    assert whole is not None, "a picture has rows"
+    return whole
+
+
+class _Strip:
+    """Columns of a picture, on their way through one device."""
+
+    def __init__(
+        self, source: Source, engine: Engine, columns: Span, *, dtype: np.dtype[np.generic], exact: bool
+    ) -> None:
+        self.lane = lane_to(engine.device)
+        self._source, self._engine, self._columns, self._dtype, self._exact = source, engine, columns, dtype, exact
+        self._made: Reach | None = None
+        self._given: Callable[[], Reach | None] = lambda: None
+
+    @property
+    def reaches(self) -> tuple[Reach | None, Reach | None]:
+        """Of what was made so far, and of what was read for it."""
+        return self._made, self._given()
+
+    def rows(self, entered: Callable[[int], None] = lambda row: None) -> Iterator[list[Later]]:
+        """Each time that rows come: how far those so far vary, (1,), their pixels (h, w, C), and alpha (h, w, 1).
+
+        `entered` is told that all rows above this one went in.
+        """
+        traits, source, engine = self._engine.traits, self._source, self._engine
+        assert engine.stream is not None
+        read, keep = self._columns.read, self._columns.keep
+        left, right = ((column - read[0]) * traits.scale for column in keep)
+        way = _Way(source, engine, read, entered=entered)
+        self._given = lambda: way.given
+        alpha = _alpha(source, engine, read, exact=self._exact)
+        top = 0
+        for y in engine.stream(way.bands(), exact=self._exact):
+            self._made = joined(self._made, reach(y))
+            rows = min(y.shape[2], source.size[0] * traits.scale - top)
+            crop = Box(0, left, rows, right)
+            faint = None if alpha is None else alpha(y)
+            if rows <= 0:
+                continue
+            pixels = [to_pixels(y[0], crop, channels=source.channels, dtype=self._dtype)]
+            if faint is not None:
+                pixels.append(to_pixels(faint[0], crop, channels=1, dtype=self._dtype))
+            top += rows
+            yield [self.lane.fetch(each) for each in (span(self._made), *pixels)]
 
 
 class _Steps:
@@ -137,35 +195,39 @@ class _Steps:
 
 
 class _Way:
-    """Bands of a source's colours, or of its alpha as colours, padded as the network needs it."""
+    """Bands of columns of a source's colours, or of its alpha as colours, filled up as the network needs it."""
 
     def __init__(
-        self, source: Source, engine: Engine, *, alpha: bool = False, entered: Callable[[int], None] = lambda row: None
+        self,
+        source: Source,
+        engine: Engine,
+        columns: tuple[int, int],
+        *,
+        alpha: bool = False,
+        entered: Callable[[int], None] = lambda row: None,
     ) -> None:
-        self._source, self._engine, self._entered = source, engine, entered
+        self._source, self._engine, self._columns, self._entered = source, engine, columns, entered
         self._channels = slice(-1, None) if alpha else slice(0, source.channels)
         self._lane = lane_to(engine.device)
-        self._given: Reach | None = None
-
-    @property
-    def varies(self) -> bool:
-        """Whether what was read so far is more than one colour."""
-        return self._given is not None and bool(span(self._given) > VARIES)
+        self.given: Reach | None = None
+        """That of all that was read so far."""
 
     def bands(self) -> Iterator[Tensor]:
         """() -> (1, C, h, W) in [0, 1], top to bottom."""
-        traits, (height, width) = self._engine.traits, self._source.size
-        height, width = padded_side(height, traits), padded_side(width, traits)
-        step = rows_at_once(width, self._engine)
+        traits, (left, right) = self._engine.traits, self._columns
+        height = padded_side(self._source.size[0], traits)
+        step = rows_at_once(right - left, self._engine)
         for top in range(0, height, step):
-            block = self._source.read(Box(top, 0, min(height, top + step), width))[:, :, self._channels]
+            block = self._source.read(Box(top, left, min(height, top + step), right))[:, :, self._channels]
             x = sent([block], self._lane, traits)
-            self._given = joined(self._given, reach(x))
+            self.given = joined(self.given, reach(x))
             yield x
             self._entered(min(top + step, self._source.size[0]))
 
 
-def _alpha(source: Source, engine: Engine, *, exact: bool) -> Callable[[Tensor], Tensor] | None:
+def _alpha(
+    source: Source, engine: Engine, columns: tuple[int, int], *, exact: bool
+) -> Callable[[Tensor], Tensor] | None:
     """What gives the rows of alpha beside rows of colour (1, C, H, W): drawn as colour is, an even one stays even."""
     if not source.has_alpha:
         return None
@@ -175,7 +237,7 @@ def _alpha(source: Source, engine: Engine, *, exact: bool) -> Callable[[Tensor],
         value = float(low) / PEAKS[source.dtype.name]
         return lambda y: torch.full((1, 1, *y.shape[2:]), value, device=y.device)
     assert engine.stream is not None
-    rows = engine.stream(_Way(source, engine, alpha=True).bands(), exact=exact)
+    rows = engine.stream(_Way(source, engine, columns, alpha=True).bands(), exact=exact)
 
     def beside(y: Tensor) -> Tensor:
         made = next(rows)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorer.engines import Engine, open_engine
+from restorer.engines.precision import device_names
 from restorer.errors import UsageError
 from restorer.networks import bisenet, parsenet
 from restorer.networks.arcface import as_grey, likeness
@@ -56,7 +57,7 @@ def _of_task(open_model: OpenModel, name: str, tasks: tuple[str, ...], facts: ob
 
 def _opened(model: Model, settings: FaceSettings) -> Engine:
     run = settings.background
-    return open_engine(model, kind=run.engine, device=run.device, precision=run.precision)
+    return open_engine(model, kind=run.engine, device=device_names(run.device)[0], precision=run.precision)
 
 
 def _masks(settings: FaceSettings, open_model: OpenModel) -> Masks:
@@ -80,7 +81,7 @@ def _eager(model: Model, settings: FaceSettings) -> Engine:
 
 def _device(settings: FaceSettings) -> str:
     """Where detectors and parsers run: PyTorch alone computes them, and TensorRT and the like are none of its own."""
-    asked = settings.background.device
+    asked = device_names(settings.background.device)[0]
     return asked if asked.split(":")[0] in PLAIN_DEVICES else "auto"
 
 
