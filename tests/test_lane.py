@@ -1,14 +1,19 @@
 """The way to a device and back: what is late or early changes no pixel, and what is faulty is found before it is taken.
 
 There is no GPU here: a lane whose answers come late stands for one, and what runs on it is what runs on a processor.
+For CUDA's streams stands late_cuda.py.
 """
 
+import contextlib
 import logging
 from dataclasses import replace
+from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from late_cuda import Stream, late_cuda
 from test_pipeline import noise, run
 from test_rows import COMPACT, RRDB, SIZE, engine_of
 
@@ -148,6 +153,61 @@ def test_one_value_that_is_not_finite_is_a_fault(place):
 
 def test_a_processor_has_nothing_to_wait_for():
     assert lane_to(CPU).ahead == 0
+
+
+def run_late(picture, monkeypatch, count=1, **wanted):
+    """What comes out of so many late devices, and how much memory was used without a word."""
+    with late_cuda() as late:
+        for module in (restore, rows):
+            monkeypatch.setattr(module, "lane_to", lru_cache(Streams))
+        engine, *twins = engines = [engine_of(COMPACT) for _ in range(count)]
+        for number, each in enumerate(engines):
+            each.device = torch.device("cpu", number)
+        engine.twins = twins
+        made = run(picture, engine, **wanted)
+    assert len(late.mains) == count
+    return made, late.unkept()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("wanted", [{}, {"tile": 64}])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+def test_streams_wait_for_all_they_need(dtype, wanted, alpha, count, monkeypatch):
+    pixels = noise(*SIZE, 3, dtype)
+    picture = Picture(pixels=pixels, alpha=noise(*SIZE, 1, dtype, seed=1)[:, :, 0] if alpha else None)
+    direct = run(picture, engine_of(COMPACT), **wanted)
+    made, unkept = run_late(picture, monkeypatch, count, **wanted)
+    apart = np.abs(made.astype(np.float64) - direct)
+    assert apart.max() <= (1e-5 if dtype == np.float32 else 1 if dtype == np.uint8 else 3)
+    assert unkept == 0
+
+
+@pytest.mark.parametrize("wanted", [{}, {"tile": 64}])
+def test_who_forgets_to_wait_for_a_stream_is_found(wanted, monkeypatch):
+    picture = Picture(pixels=noise(*SIZE))
+    direct = run(picture, engine_of(COMPACT), **wanted)
+    monkeypatch.setattr(Stream, "wait_stream", lambda *streams: None)
+    with contextlib.suppress(NumericalError):
+        assert not np.array_equal(run_late(picture, monkeypatch, **wanted)[0], direct)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"tile": 64}])
+def test_who_forgets_to_wait_for_what_is_fetched_is_found(wanted, monkeypatch):
+    picture = Picture(pixels=noise(*SIZE))
+    direct = run(picture, engine_of(COMPACT), **wanted)
+    monkeypatch.setattr(Stream, "record_event", lambda stream: SimpleNamespace(synchronize=lambda: None))
+    with contextlib.suppress(NumericalError):
+        assert not np.array_equal(run_late(picture, monkeypatch, **wanted)[0], direct)
+
+
+def test_who_does_not_say_that_another_stream_uses_memory_is_found(monkeypatch):
+    with late_cuda() as late:
+        keep, lane = torch.Tensor.record_stream, Streams(torch.device("cpu", 0))
+        for kept in (True, False):
+            monkeypatch.setattr(torch.Tensor, "record_stream", keep if kept else lambda x, stream: None)
+            lane.fetch(lane.send(np.zeros(3, np.uint8)) + 1)()
+            assert (late.unkept() == 0) == kept
 
 
 @pytest.mark.gpu

@@ -41,7 +41,10 @@ class UpscaleSettings:
     engine: str = "auto"
     """One of ENGINE_KINDS."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps; the onnx engine knows tensorrt and directml too."""
+    """auto, cpu, cuda, cuda:N or mps; cuda:all, or several with commas between, share each picture.
+
+    The onnx engine knows tensorrt and directml too.
+    """
     strength: float = 1.0
     """1 is all network, 0 a plain resample of the input."""
     denoise: float | None = None

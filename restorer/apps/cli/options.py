@@ -21,7 +21,7 @@ MaxMegapixelsOut = Annotated[float, typer.Option(help="Larger outputs too.", ric
 TileSide = Annotated[str, typer.Option(help="auto, 0 (whole picture) or a side.", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.", rich_help_panel=RUN)]
 EngineKind = Annotated[str, typer.Option(help=f"{', '.join(ENGINE_KINDS)}.", rich_help_panel=RUN)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps ...", rich_help_panel=RUN)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:all, mps ...", rich_help_panel=RUN)]
 Fact = Annotated[list[str] | None, typer.Option(help="key=value the weights do not say.", rich_help_panel=RUN)]
 Strength = Annotated[float, typer.Option(help="1 all network, 0 plain resample.", rich_help_panel=LOOK)]
 Denoise = Annotated[float | None, typer.Option(help="0 keeps noise, 1 removes it.", rich_help_panel=LOOK)]
