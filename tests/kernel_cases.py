@@ -99,6 +99,7 @@ def blend_case(
     feather: int,
     channels: int = 3,
     last: bool = False,
+    levels: bool = True,
 ) -> KernelCase:
     """For each axis: edges of cores, starts of windows, their length."""
 
@@ -109,7 +110,7 @@ def blend_case(
 
     def answer(impl) -> Tensor:
         axes = [plan_seams(*axis, feather=feather, device=torch.get_default_device()) for axis in (rows, columns)]
-        return blend_tiles(tiles(), *axes, impl=impl)
+        return blend_tiles(tiles(), *axes, dtype=torch.uint8 if levels else torch.float32, impl=impl)
 
     def truth() -> Tensor:
         whole = np.zeros((rows[0][-1], columns[0][-1], channels))
@@ -118,11 +119,10 @@ def blend_case(
             i, j = divmod(n, len(columns[1]))
             for y, x in np.argwhere(np.outer(share_down[i], share_across[j])):
                 whole[y, x] += share_down[i][y] * share_across[j][x] * tile[:, y - rows[1][i], x - columns[1][j]]
-        return torch.from_numpy(whole).clamp(0, 1) * 255
+        return torch.from_numpy(whole).clamp(0, 1) * 255 if levels else torch.from_numpy(whole)
 
-    return KernelCase(
-        name=f"blend_tiles {name} {SHORT[dtype]}{' last' * last}", answer=answer, truth=truth, limit=HALF_LEVEL
-    )
+    words = f"blend_tiles {name} {SHORT[dtype]}{' last' * last}{'' if levels else ' to floats'}"
+    return KernelCase(name=words, answer=answer, truth=truth, limit=HALF_LEVEL if levels else 1e-6)
 
 
 def trapezoids(edges: Sequence[int], feather: int) -> list[np.ndarray]:
@@ -166,4 +166,5 @@ CASES: list[KernelCase] = [
     ),
     blend_case("long rows", ONE, ([0, 200, 400], [0, 180], 220), torch.float32, feather=8),
     blend_case("five channels", OVER, ONE, torch.float16, feather=2, channels=5),
+    *(blend_case("feather 2", UNEVEN, OVER, dtype, feather=2, levels=False) for dtype in FLOATS),
 ]

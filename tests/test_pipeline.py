@@ -1,6 +1,7 @@
 """A picture's way through: any tiling, any depth, nothing lost, nothing silently wrong."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restorer.errors import NumericalError, OutOfMemoryError, RestorerError
+from restorer.kernels.blend_tiles import blend_tiles, plan_seams
 from restorer.pipeline.picture import Picture
-from restorer.pipeline.plan import Box
+from restorer.pipeline.plan import Box, plan_tiles
 from restorer.pipeline.restore import Upscale, passes
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, PictureSource, bleed
@@ -72,6 +74,52 @@ def test_tiles_differ_when_overlap_is_too_small():
     whole = run(Picture(pixels=pixels), FakeEngine(radius=6), tile=0)
     tiled = run(Picture(pixels=pixels), FakeEngine(radius=6, overlap=2), tile=32)
     assert not np.array_equal(whole, tiled)
+
+
+class UnevenEngine(FakeEngine):
+    """Makes every tile a little brighter than the one before: what a seam looks like is seen."""
+
+    def __init__(self, **rest):
+        super().__init__(**rest, batch_of_one=True)
+        self.traits = replace(self.traits, radius=None)
+
+    def compute(self, x):
+        return super().compute(x) / 2 + 0.01 * len(self.calls)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("size", [(70, 150), (33, 90), (100, 40)])
+def test_tiles_that_differ_run_into_each_other_as_the_kernel_blends_them(dtype, alpha, size):
+    pixels, engine = noise(*size, 3, dtype), UnevenEngine(overlap=20, scale=2)
+    peak = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
+    picture = Picture(pixels=pixels, alpha=np.full(size, 77 if peak > 1 else 0.25, dtype) if alpha else None)
+    made = run(picture, engine, tile=32)
+    plan = plan_tiles(size, engine.traits, tile=(32, 32))
+    assert plan.feather == 5
+    tiles, seams = [], []
+    for number, tile in enumerate((tile for band in plan.bands() for tile in band), 1):
+        window = pixels[tile.window.top : tile.window.bottom, tile.window.left : tile.window.right]
+        tiles.append(torch.from_numpy(enlarged(window, 2) / np.float32(peak)).permute(2, 0, 1) / 2 + 0.01 * number)
+    for spans, side in zip((plan.rows, plan.columns), size, strict=True):
+        edges, starts = [*(2 * span.keep[0] for span in spans), 2 * side], [2 * span.read[0] for span in spans]
+        length = 2 * (spans[0].read[1] - spans[0].read[0])
+        seams.append(plan_seams(edges, starts, length, feather=10, device=torch.device("cpu")))
+    blended = blend_tiles(torch.stack(tiles), *seams, dtype=torch.float32).clamp(0, 1).numpy()
+    apart = np.abs(made[:, :, :3] - blended * np.float64(peak))
+    assert apart.max() <= (1e-6 if dtype == np.float32 else 1.51)  # rounded once a tile, and once where they meet
+    assert not alpha or (made[:, :, 3] == picture.alpha[0, 0]).all()
+
+
+def test_over_a_seam_brightness_changes_evenly():
+    pixels = np.zeros((40, 128, 3), np.float32)
+    pixels[::2] = 0.5
+    made = run(Picture(pixels=pixels), UnevenEngine(overlap=20, scale=1), tile=64, scale=1)
+    steps = np.diff(made[0, :, 0])
+    assert made[0, 0, 0] == pytest.approx(0.26)
+    assert made[0, -1, 0] == pytest.approx(0.27)
+    np.testing.assert_allclose(steps[60:67], 0.001, atol=1e-6)  # 0.01 over 10 pixels, where hard seams are one step
+    assert np.flatnonzero(np.abs(steps) > 1e-6).tolist() == list(range(58, 69))
 
 
 @pytest.mark.parametrize("height", [1, 2, 3, 5])

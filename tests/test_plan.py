@@ -1,5 +1,7 @@
 """Tiles: every pixel once, every window equal, never more read than the picture holds."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +134,35 @@ def test_larger_windows_are_taken_only_where_they_spare_a_fifth_of_what_is_read(
     assert larger.window[0] * larger.window[1] * 6000 * 4 <= 1_600_000_000
     assert plan_for(size, narrow, memory_total=memory, on_cpu=True) == plan_auto(size, narrow, window=usual[2])
     assert plan_for(size, wide, memory_total=2**31, on_cpu=True) == plan_auto(size, wide, window=usual[40])
+
+
+@pytest.mark.parametrize(
+    ("changes", "tile", "feather"),
+    [
+        ({"radius": 349, "overlap": 32}, 160, 8),
+        ({"radius": None, "overlap": 32}, 160, 8),
+        ({"radius": 349, "overlap": 6}, 160, 1),
+        ({"radius": 32, "overlap": 32}, 160, 0),
+        ({"radius": 349, "overlap": 32}, 12, 5),
+        ({"radius": 349, "overlap": 32, "fixed_size": (64, 64)}, 0, 8),
+    ],
+)
+def test_tiles_that_are_not_exact_share_a_quarter_of_their_overlap(changes, tile, feather):
+    plan = plan_tiles((320, 480), traits(**changes), tile=(tile, tile))
+    assert plan.feather == feather
+
+
+@given(st.tuples(SIDES, SIDES), TILES, OVERLAPS, MULTIPLES, st.booleans())
+def test_what_is_made_lies_in_its_window_and_neighbours_share_it(size, tile, overlap, multiple, wrap):
+    h, w = size
+    given_traits = traits(radius=None, overlap=overlap, multiple_of=multiple)
+    plan = plan_tiles((h, w), given_traits, tile=(tile, tile), wrap=wrap)
+    bands = list(plan.bands())
+    for band in bands:
+        for one in band:
+            made, window = one.made, one.window
+            assert window.top <= made.top <= one.core.top < one.core.bottom <= made.bottom <= window.bottom
+            assert window.left <= made.left <= one.core.left < one.core.right <= made.right <= window.right
+            assert (made.top >= 0, made.left >= 0, made.bottom <= h, made.right <= w) == (True,) * 4
+        assert {a.made.right - b.made.left for a, b in pairwise(band)} <= {2 * plan.feather}
+    assert {a[0].made.bottom - b[0].made.top for a, b in pairwise(bands)} <= {2 * plan.feather}

@@ -2,7 +2,7 @@
 
 `gather_tiles`    pixels of a picture -> batch of tiles, mirrored at the borders
 `to_bytes`        batch -> 8-bit pixels
-`blend_tiles`     overlapping tiles -> one 8-bit picture, feathered at the seams
+`blend_tiles`     overlapping tiles -> one picture, of bytes or floats, feathered at the seams
 `dense_block`     what a dense block does between its convolutions
 `style`           what StyleGAN2 does after its convolutions
 `upfirdn2d`       upsample, filter, downsample

@@ -1,4 +1,4 @@
-"""Overlapping tiles -> one 8-bit picture, feathered at the seams: a pixel sums the at most four tiles that cover it.
+"""Overlapping tiles -> one picture, feathered at the seams: a pixel sums the at most four tiles that cover it.
 
 Letters: N = k * l tiles of h w pixels in k rows and l columns, C channels; H W sides of the whole picture.
 """
@@ -65,19 +65,24 @@ def _check_seams(edges: Sequence[int], starts: Sequence[int], length: int, feath
         assert start + length >= high + after, f"a window from {start} ends before {high} and a feather of {feather}"
 
 
-def blend_tiles(tiles: Tensor, rows: Seams, columns: Seams, *, impl: Impl = "auto") -> Tensor:
-    """(N, C, h, w) float in [0, 1], clipped once mixed -> (H, W, C) uint8; tiles lie row by row, left to right."""
+def blend_tiles(
+    tiles: Tensor, rows: Seams, columns: Seams, *, dtype: torch.dtype = torch.uint8, impl: Impl = "auto"
+) -> Tensor:
+    """(N, C, h, w) float -> (H, W, C) uint8 of what lies in [0, 1] and is clipped once mixed, or float32 as it is.
+
+    Tiles lie row by row, left to right.
+    """
     assert tiles.ndim == 4 and tiles.is_floating_point(), f"expected floats (N, C, h, w), got {tuple(tiles.shape)}"
     count = len(rows.starts), len(columns.starts)
     assert count[0] * count[1] == len(tiles), f"{len(tiles)} tiles are not {count[0]} rows of {count[1]}"
     if not uses_triton("blend_tiles", impl, tiles, rows.first, columns.first):
-        return _reference(tiles, rows, columns)
+        return _reference(tiles, rows, columns, dtype)
     from restorer.kernels.device.blend_tiles import launch
 
-    return launch(tiles, rows, columns)
+    return launch(tiles, rows, columns, dtype)
 
 
-def _reference(tiles: Tensor, rows: Seams, columns: Seams) -> Tensor:
+def _reference(tiles: Tensor, rows: Seams, columns: Seams, dtype: torch.dtype) -> Tensor:
     h, w = tiles.shape[2:]
     down, across = _weights(rows, h), _weights(columns, w)  # (k, h), (l, w)
     whole = torch.zeros(tiles.shape[1], rows.side, columns.side, device=tiles.device)
@@ -85,15 +90,18 @@ def _reference(tiles: Tensor, rows: Seams, columns: Seams) -> Tensor:
         for j, left in enumerate(columns.starts.tolist()):
             tile = tiles[i * len(across) + j].to(torch.float32) * down[i, :, None] * across[j]
             bottom, right = min(top + h, rows.side), min(left + w, columns.side)
-            whole[:, top:bottom, left:right] += tile[:, : bottom - top, : right - left]
-    return whole.permute(1, 2, 0).clamp(0, 1).mul_(255).round_().to(torch.uint8).contiguous()
+            whole[:, max(0, top) : bottom, max(0, left) : right] += tile[
+                :, max(0, -top) : bottom - top, max(0, -left) : right - left
+            ]
+    whole = whole.permute(1, 2, 0)
+    return (whole.clamp(0, 1).mul_(255).round_().to(dtype) if dtype == torch.uint8 else whole).contiguous()
 
 
 def _weights(seams: Seams, length: int) -> Tensor:
     """(k, length): how much of each tile's pixels goes into the picture."""
     place = seams.starts[:, None] + torch.arange(length, device=seams.starts.device)
-    inside = place < seams.side
-    place = place.clamp(max=seams.side - 1)
+    inside = (place >= 0) & (place < seams.side)  # wrapped around, windows begin before the picture does
+    place = place.clamp(0, seams.side - 1)
     tile = torch.arange(len(place), device=place.device)[:, None]
     share, first = seams.share[place], seams.first[place]
     return ((1 - share) * (first == tile) + share * (first + 1 == tile)) * inside

@@ -54,9 +54,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Tile:
-    """`core` is kept; `window` is read. With wrap, a window may begin before 0 or end past the picture."""
+    """`window` is read; `made` is taken of what comes out, which is `core` and, at seams, what two tiles share.
+
+    With wrap, a window may begin before 0 or end past the picture.
+    """
 
     core: Box
+    made: Box
     window: Box
 
 
@@ -79,6 +83,8 @@ class Plan:
     batch: int
     """Tiles that the network gets at once."""
     wrap: bool = False
+    feather: int = 0
+    """Input pixels on each side of a seam that two tiles share, from all of one to all of the other."""
 
     @property
     def window(self) -> tuple[int, int]:
@@ -105,7 +111,18 @@ class Plan:
     def bands(self) -> Iterator[list[Tile]]:
         """The tiles of each row of tiles, left to right."""
         for row in self.rows:
-            yield [_tile(row, column) for column in self.columns]
+            yield [self._tile(row, column) for column in self.columns]
+
+    def _tile(self, row: Span, column: Span) -> Tile:
+        (top, bottom), (left, right) = (
+            (max(0, span.keep[0] - self.feather), min(side, span.keep[1] + self.feather))
+            for span, side in zip((row, column), self.size, strict=True)
+        )
+        return Tile(
+            core=Box(row.keep[0], column.keep[0], row.keep[1], column.keep[1]),
+            made=Box(top, left, bottom, right),
+            window=Box(row.read[0], column.read[0], row.read[1], column.read[1]),
+        )
 
 
 def plan_tiles(
@@ -126,7 +143,8 @@ def plan_tiles(
             fixed_spans(side, length=length, overlap=overlap, multiple=multiple, wrap=wrap)
             for side, length in zip(size, traits.fixed_size, strict=True)
         )
-    plan = Plan(size=size, rows=rows, columns=columns, batch=1, wrap=wrap)
+    feather = _feather(traits, rows, columns)
+    plan = Plan(size=size, rows=rows, columns=columns, batch=1, wrap=wrap, feather=feather)
     h, w = plan.window
     return plan if traits.batch_of_one else replace(plan, batch=max(1, min(plan.count, batch_pixels // (h * w), 16)))
 
@@ -255,11 +273,21 @@ def _read_pixels(size: tuple[int, int], traits: Traits, tile: tuple[int, int], *
     return plan.count * math.prod(plan.window)
 
 
-def _tile(row: Span, column: Span) -> Tile:
-    return Tile(
-        core=Box(row.keep[0], column.keep[0], row.keep[1], column.keep[1]),
-        window=Box(row.read[0], column.read[0], row.read[1], column.read[1]),
-    )
+def _feather(traits: Traits, *axes: tuple[Span, ...]) -> int:
+    """A quarter of the overlap, as far as cores and windows have room; 0 where tiles are exact.
+
+    So far from their borders tiles differ little, and over so many pixels no step is seen.
+    """
+    if traits.radius is not None and traits.overlap >= traits.radius:
+        return 0
+    rooms = [traits.overlap // 4]
+    for spans in axes:
+        if len(spans) > 1:
+            rooms += [(span.keep[1] - span.keep[0]) // 2 for span in spans]
+        rooms += [span.keep[0] - span.read[0] for span in spans[1:]] + [
+            span.read[1] - span.keep[1] for span in spans[:-1]
+        ]
+    return min(rooms)
 
 
 def _ceil_to(value: int, multiple: int) -> int:

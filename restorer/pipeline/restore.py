@@ -53,7 +53,7 @@ def restore(
     def written() -> int:
         tiles, blocks = under_way.popleft()
         for tile, block in zip(tiles, blocks(), strict=True):
-            sink.write(tile.core.scaled(engine.traits.scale), block)
+            sink.write(tile.made.scaled(engine.traits.scale), block)
         return sum(tile.core.size[0] * tile.core.size[1] for tile in tiles)
 
     for band in plan.bands():
@@ -75,10 +75,9 @@ def begin_tiles(
     dtype: np.dtype[np.generic],
     channels: int | None = None,
 ) -> Callable[[], list[Block]]:
-    """Set a batch of tiles going -> what waits for their cores, (s*h, s*w, C[+1]) in `dtype`, and looks at them."""
+    """Set a batch of tiles going -> what waits for it, looks at it, and gives what is made, (s*h, s*w, C[+1])."""
     blocks = [source.read(tile.window) for tile in tiles]
-    crops = [tile.core.within(tile.window).scaled(engine.traits.scale) for tile in tiles]
-
+    crops = [tile.made.within(tile.window).scaled(engine.traits.scale) for tile in tiles]
     colours = channels or source.channels
 
     def fetched(made: Tensor) -> list[Later]:
@@ -260,7 +259,8 @@ class Upscale:
             if self._goes_in_rows(plan):
                 restore_rows(source, self.engine, rows, dtype=dtype, tell=advance, exact=self._exact)
             else:
-                sink = BandSink(width=size[1], channels=channels, dtype=dtype, take=rows)
+                feather = plan.feather * self.engine.traits.scale
+                sink = BandSink(size, channels=channels, dtype=dtype, take=rows, feather=feather)
                 for pixels in restore(source, plan, self.engine, sink, dtype=dtype):
                     advance(pixels)
             if last:

@@ -49,20 +49,56 @@ class PictureSource:
 
 
 class BandSink:
-    """Put the blocks of one row of tiles side by side, and hand each finished band of rows on."""
+    """Put the blocks of one row of tiles side by side, and hand each finished band of rows on.
 
-    def __init__(self, *, width: int, channels: int, dtype: np.dtype[np.generic], take: RowTaker) -> None:
-        self._width, self._channels, self._dtype, self._take = width, channels, dtype, take
+    Neighbours may overlap by twice `feather`; there the share of the next grows evenly from nothing to all.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        channels: int,
+        dtype: np.dtype[np.generic],
+        take: RowTaker,
+        feather: int = 0,
+    ) -> None:
+        """`size` is (H, W) of all that comes."""
+        self._size, self._channels, self._dtype, self._take, self._shared = size, channels, dtype, take, 2 * feather
         self._band: Block | None = None
+        self._above: Block | None = None
+        """Rows that the band before shares with this one."""
+        self._right = 0
 
     def write(self, box: Box, block: Block) -> None:
         """(h, w, C) at `box` of the output; rows of tiles come top to bottom, tiles left to right."""
         if self._band is None:
-            self._band = np.empty((box.size[0], self._width, self._channels), self._dtype)
-        self._band[:, box.left : box.right] = block
-        if box.right == self._width:
+            self._band, self._right = np.empty((box.size[0], self._size[1], self._channels), self._dtype), 0
+        shared = self._right - box.left
+        if shared > 0:
+            place = self._band[:, box.left : self._right]
+            place[...] = _mixed(place, block[:, :shared], axis=1)
+        self._band[:, box.left + shared : box.right] = block[:, shared:]
+        self._right = box.right
+        if box.right == self._size[1]:
             band, self._band = self._band, None
-            self._take(band)
+            self._hand_on(band, is_last=box.bottom == self._size[0])
+
+    def _hand_on(self, band: Block, *, is_last: bool) -> None:
+        if self._above is not None:
+            place = band[: len(self._above)]
+            place[...] = _mixed(self._above, place, axis=0)
+        end = len(band) - (0 if is_last else self._shared)
+        self._above = band[end:].copy() if end < len(band) else None
+        self._take(band[:end])
+
+
+def _mixed(one: Block, other: Block, *, axis: int) -> Block:
+    """(h, w, C), same -> same: from all of one to all of the other along an axis."""
+    count = one.shape[axis]
+    share = np.expand_dims((np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count), (1 - axis, 2))
+    mixed = one * (1 - share) + other * share
+    return mixed if one.dtype == np.float32 else np.rint(mixed).astype(one.dtype)
 
 
 class ArrayTaker:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from restorer.engines import Engine
 from restorer.errors import OutOfMemoryError, PictureError
-from restorer.pipeline.finish import COLOUR_CELL, LUMA
+from restorer.kernels.blend_tiles import blend_tiles, plan_seams
+from restorer.pipeline.finish import COLOUR_CELL, LUMA, has_steps
 from restorer.pipeline.guard import checked, fault, hopeless
 from restorer.pipeline.plan import Plan, Tile, batch_pixels
 from restorer.pipeline.prepare import pad_to
@@ -42,8 +43,14 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most
     size_in = (x.shape[2], x.shape[3])
     size_out = settings.output_size(size_in, engine.traits.scale)
     y = original.expand(-1, 3, -1, -1) if engine.traits.in_channels == 3 else original
-    for _ in range(passes(size_in, size_out, engine.traits.scale)):
-        y = _tiled(y, engine, settings, most).clamp(0, 1)
+    count = passes(size_in, size_out, engine.traits.scale)
+    size_made = (x.shape[2] * engine.traits.scale**count, x.shape[3] * engine.traits.scale**count)
+    bytes_at_once = x.dtype == torch.uint8 and x.shape[1] == y.shape[1] and not has_steps(size_made, size_out, settings)
+    for left in reversed(range(count)):
+        y = _tiled(y, engine, settings, most, torch.uint8 if bytes_at_once and not left else torch.float32)
+        if y.dtype == torch.uint8:
+            return y.to(x.device)
+        y = y.clamp(0, 1)
     if x.shape[1] == 1 and y.shape[1] == 3:
         y = torch.tensordot(y, torch.tensor(LUMA, device=y.device), dims=([1], [0]))[:, None]
     y = _finished(y, original, size_out, settings).clamp(0, 1)
@@ -51,8 +58,8 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most
     return y.to(x.device, x.dtype)
 
 
-def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> Tensor:
-    """(N, C, H, W) -> (N, C', s*H, s*W)."""
+def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int, dtype: torch.dtype) -> Tensor:
+    """(N, C, H, W) -> (N, C', s*H, s*W) in `dtype`, uint8 or float32; what is made without tiles is float32."""
     plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, 1, wrap=settings.wrap)
     if settings.tile is None and in_rows(plan, engine):
         try:
@@ -61,19 +68,32 @@ def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int) -> T
             log.warning("not enough memory; begins again in tiles")
     pixels = batch_pixels(on_cpu=engine.on_cpu)
     count = 1 if engine.traits.batch_of_one else max(1, min(most, pixels // (plan.window[0] * plan.window[1])))
-    s = engine.traits.scale
-    out = x.new_empty(x.shape[0], engine.traits.out_channels, x.shape[2] * s, x.shape[3] * s)
+    made: list[Tensor] = []
     work = [(n, tile) for n in range(x.shape[0]) for band in plan.bands() for tile in band]
     for start in range(0, len(work), count):
         some = work[start : start + count]
         batch = pad_to(torch.cat([_window(x[n : n + 1], tile, plan) for n, tile in some]), engine.traits)
-        y = checked(lambda batch: engine.run({"image": batch})["image"], engine.run_again, batch)
-        for (n, tile), one in zip(some, y, strict=True):
-            core, crop = tile.core.scaled(s), tile.core.within(tile.window).scaled(s)
-            out[n, :, core.top : core.bottom, core.left : core.right] = one[
-                :, crop.top : crop.bottom, crop.left : crop.right
-            ]
-    return out
+        made += checked(lambda batch: engine.run({"image": batch})["image"], engine.run_again, batch)
+    return _blended(made, plan, engine.traits.scale, dtype)
+
+
+def _blended(tiles: list[Tensor], plan: Plan, scale: int, dtype: torch.dtype) -> Tensor:
+    """[(C, h, w), ...] of all tiles of N pictures -> (N, C, s*H, s*W) of uint8 or float32."""
+    rows, columns = (
+        plan_seams(
+            [*(span.keep[0] * scale for span in spans), side * scale],
+            [span.read[0] * scale for span in spans],
+            tiles[0].shape[axis],
+            feather=plan.feather * scale,
+            device=tiles[0].device,
+        )
+        for spans, side, axis in ((plan.rows, plan.size[0], 1), (plan.columns, plan.size[1], 2))
+    )
+    pictures = []
+    while tiles:
+        pictures.append(blend_tiles(torch.stack(tiles[: plan.count]), rows, columns, dtype=dtype))
+        del tiles[: plan.count]
+    return torch.stack(pictures).permute(0, 3, 1, 2)
 
 
 def _in_rows(x: Tensor, engine: Engine) -> Tensor:

@@ -125,8 +125,9 @@ class Translation:
                 finish(band)
         else:
             done = 0
-            sink = BandSink(width=self.size_in[1], channels=channels, dtype=finish.work, take=finish)
-            for pixels in restore(self._seen, self._plan(), self.engine, sink, dtype=finish.work, channels=channels):
+            plan, dtype = self._plan(), finish.work
+            sink = BandSink(self.size_in, channels=channels, dtype=dtype, take=finish, feather=plan.feather)
+            for pixels in restore(self._seen, plan, self.engine, sink, dtype=dtype, channels=channels):
                 done += pixels
                 if progress is not None:
                     progress(done, self.pixels)

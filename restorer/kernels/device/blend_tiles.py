@@ -37,8 +37,12 @@ def blend_tiles_kernel(
     C: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    LEVELS: tl.constexpr,
 ) -> None:
-    """One program makes COLUMNS bytes of ROWS rows; `across` is the number of columns of tiles."""
+    """One program makes COLUMNS numbers of ROWS rows; `across` is the number of columns of tiles.
+
+    They are bytes with LEVELS, and floats as they are mixed without.
+    """
     y = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     place = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     x = place // C
@@ -61,20 +65,21 @@ def blend_tiles_kernel(
             used = used_row[:, None] & used_column[None, :]
             value = tl.load(tiles + row[:, None] + column[None, :], mask=used, other=0.0).to(tl.float32)
             total += value * tall[:, None] * wide[None, :]
-    tl.store(out + y.to(tl.int64)[:, None] * width * C + place[None, :], to_level(total), mask=inside)
+    place_out = out + y.to(tl.int64)[:, None] * width * C + place[None, :]
+    tl.store(place_out, to_level(total) if LEVELS else total, mask=inside)
 
 
-def launch(tiles: Tensor, rows: Seams, columns: Seams) -> Tensor:
-    """(N, C, h, w) float of any strides -> (H, W, C) uint8."""
+def launch(tiles: Tensor, rows: Seams, columns: Seams, dtype: torch.dtype) -> Tensor:
+    """(N, C, h, w) float of any strides -> (H, W, C) uint8 or float32."""
     height, width, channels = rows.side, columns.side, tiles.shape[1]
-    out = torch.empty((height, width, channels), dtype=torch.uint8, device=tiles.device)
+    out = torch.empty((height, width, channels), dtype=dtype, device=tiles.device)
     if out.numel() == 0:
         return out
     with on_device_of(tiles):
         blend_tiles_kernel[(triton.cdiv(height, ROWS), triton.cdiv(width * channels, COLUMNS))](
             tiles, rows.starts, rows.first, rows.share, columns.starts, columns.first, columns.share, out,
             height, width, len(columns.starts), *tiles.stride(),
-            C=channels, ROWS=ROWS, COLUMNS=COLUMNS, **OPTIONS,
+            C=channels, ROWS=ROWS, COLUMNS=COLUMNS, LEVELS=dtype == torch.uint8, **OPTIONS,
         )  # fmt: skip
     return out
 
@@ -86,13 +91,19 @@ def builds() -> list[Build]:
     sides = ("height", "width", "across", "tile_stride", "channel_stride", "row_stride", "column_stride")
     return [
         Build(
-            name=f"blend_tiles {name_of(dtype)} {c} channels",
+            name=f"blend_tiles {name_of(dtype)} {c} channels{'' if levels else ' to floats'}",
             kernel=blend_tiles_kernel,
-            signature={"tiles": POINTERS[dtype], **tables, "out": "*u8", **dict.fromkeys(sides, "i32")},
-            constants={"C": c, "ROWS": ROWS, "COLUMNS": COLUMNS},
+            signature={
+                "tiles": POINTERS[dtype],
+                **tables,
+                "out": "*u8" if levels else "*fp32",
+                **dict.fromkeys(sides, "i32"),
+            },
+            constants={"C": c, "ROWS": ROWS, "COLUMNS": COLUMNS, "LEVELS": levels},
             options=OPTIONS,
             least_arch=least_arch(dtype),
         )
         for dtype in FLOATS
         for c in (1, 3)
+        for levels in (True, False)
     ]
