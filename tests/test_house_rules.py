@@ -42,13 +42,14 @@ NETWORKS = PACKAGE / "networks"
 STYLE = ("style_layers", "style_dialects", "style_rates")
 NETWORK_HELPERS = {"__init__", "spec", "layers", "discriminators", "features", "foreign", *STYLE}
 NETWORK_HELPERS |= {"style_discriminator", "face_discriminators", "patch_discriminators", "translation_layers"}
-NETWORK_HELPERS |= {"bands", "stages"}
+NETWORK_HELPERS |= {"bands", "stages", "dense"}
 NETWORK_IMPORTS = (
     "torch",
     "restorer.errors",
     "restorer.networks.spec",
     "restorer.networks.layers",
     "restorer.networks.stages",
+    "restorer.networks.dense",
     *(f"restorer.networks.{name}" for name in STYLE),
     "restorer.networks.translation_layers",
     "restorer.networks.bands",

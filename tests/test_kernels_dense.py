@@ -7,8 +7,12 @@ from kernel_cases_networks import cases_of, check_reference
 from torch import Tensor
 from torch.nn import functional as F
 
+from restorer.kernels import choice
 from restorer.kernels.dense_block import bias_leaky_into, scaled_residual
-from restorer.networks.esrgan import RRDB, DenseBlock, ESRGANConfig
+from restorer.networks import dense
+from restorer.networks.dense import DenseBlock, DenseRows
+from restorer.networks.esrgan import RRDB, ESRGANConfig
+from restorer.networks.stages import passed
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,7 @@ def test_no_gradient_is_lost_without_a_word():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_a_dense_block_in_one_buffer_is_the_networks_own(memory_format):
     torch.manual_seed(0)
-    block = DenseBlock(ESRGANConfig(features=8, grow=4))
+    block = DenseBlock(8, 4)
     x = drawn(2, 8, 9, 11, low=-1).contiguous(memory_format=memory_format)
     with torch.no_grad():
         torch.testing.assert_close(in_one_buffer(block, x), block(x), atol=1e-6, rtol=0)
@@ -91,3 +95,27 @@ def test_residuals_hand_gradients_on():
     x, y, outer = (torch.ones(1, 1, 1, 1, requires_grad=True) for _ in range(3))
     scaled_residual(x, y, scale=0.5, outer=outer).backward()
     assert [each.grad.item() for each in (x, y, outer)] == [0.5, 0.25, 1]
+
+
+@pytest.mark.parametrize("conv1x1", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_dense_block_by_kernels_makes_what_it_makes_without(conv1x1, dtype, monkeypatch):
+    torch.manual_seed(0)
+    block = DenseBlock(16, 8, conv1x1=conv1x1).to(dtype)
+    for parameter in block.parameters():
+        parameter.data.normal_(0, 0.2)
+    x = torch.randn(2, 16, 9, 11)
+    with torch.no_grad():
+        plain, rows = block(x), list(passed([DenseRows(block)], x[:1], last=True))
+        monkeypatch.setattr(dense, "uses_triton", lambda *named: True)
+        ours, our_rows = block(x), list(passed([DenseRows(block)], x[:1], last=True))
+    limit = 1e-6 if dtype == torch.float32 else 0.01  # on the mean: bfloat16 is rounded in other places
+    assert (ours - plain).abs().mean() < limit * (plain - x).std()
+    assert (our_rows[0][0] - rows[0][0]).abs().mean() < limit * (plain - x).std()
+
+
+def test_a_dense_block_learns_without_kernels(monkeypatch):
+    monkeypatch.setattr(choice, "PROVEN", frozenset({"bias_leaky_into", "scaled_residual"}))
+    block = DenseBlock(4, 2)
+    block(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert block.conv1.weight.grad is not None

@@ -8,7 +8,7 @@ from kernel_cases_networks import cases_of, check_reference
 
 from restorer.kernels.paste_face import PEAKS, paste_face
 from restorer.pipeline import picture
-from restorer.pipeline.faces.paste import Placed, _blend
+from restorer.pipeline.faces.paste import Paster, Placed, _blend, where_it_pays
 from restorer.pipeline.finish import LUMA
 
 MATRIX = np.array([[0.8, 0.1, -3.3], [-0.1, 0.8, 5.2]])
@@ -42,6 +42,38 @@ def test_it_is_what_the_pipeline_does_on_a_processor(depth, colours):
     apart = np.abs(theirs.astype(np.float64) - ours.numpy()) * (255 / peak)
     assert apart.max() <= (1 if depth == "uint8" else 0.01)
     assert (apart > 0.01).mean() < 1e-3
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_faces_are_pasted_on_a_device_as_here(depth, colours):
+    """Two of them, over each other and over a border of bands, beside alpha, which stays."""
+    rng = np.random.default_rng(0)
+    rows = (smooth(rng, 600, 130, colours + 1) * picture.PEAKS[depth]).astype(depth)
+    faces = [
+        Placed(
+            pixels=smooth(rng, 96, 96, 3), mask=smooth(rng, 96, 96), matrix=MATRIX - [[0, 0, 0], [0, 0, 0.8 * top]],
+            top=top, left=5, bottom=top + 110, right=120,
+        )
+        for top in (180, 220)
+    ]  # fmt: skip
+    made = []
+    for device in (None, torch.device("cpu")):
+        taken = []
+        paster = Paster(faces, taken.append, channels=colours, device=device)
+        for part in (rows[:250], rows[250:]):
+            paster(part.copy())
+        made.append(np.concatenate(taken).astype(np.float64))
+    here, there = made
+    apart = np.abs(here - there) * (255 / picture.PEAKS[depth])
+    assert apart.max() <= (1 if depth == "uint8" else 0.02)
+    assert (apart > 0.02).mean() < 1e-3
+    assert np.array_equal(there[:, :, -1], rows[:, :, -1])
+    assert (here[:, :, 0] != rows[:, :, 0]).mean() > 0.1
+
+
+def test_on_a_processor_faces_are_pasted_here():
+    assert where_it_pays(torch.device("cpu")) is None
 
 
 def test_depths_and_grey_are_the_pipelines():

@@ -320,6 +320,19 @@ def test_tensors_take_the_same_way_as_pictures(wanted, channels):
     assert y.dtype == x.dtype
 
 
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_tensors_are_mixed_at_seams_as_pictures_are(wrap, dtype):
+    pixels = noise(70, 90)
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    x = x if dtype == torch.uint8 else x / 255
+    made = restore_tensor(x, UnevenEngine(overlap=20, scale=2), UpscaleSettings(tile=32, wrap=wrap))
+    assert made.dtype == dtype
+    levels = made[0].permute(1, 2, 0).double().numpy() * (1 if dtype == torch.uint8 else 255)
+    picture = run(Picture(pixels=pixels), UnevenEngine(overlap=20, scale=2), tile=32, wrap=wrap)
+    assert np.abs(levels - picture).max() <= (1 if dtype == torch.uint8 else 1.51)
+
+
 def test_tiles_of_several_tensors_share_a_batch():
     engine = FakeEngine()
     restore_tensor(torch.rand(4, 3, 40, 40), engine, UpscaleSettings())

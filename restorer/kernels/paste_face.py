@@ -1,7 +1,7 @@
 """A restored face back into its place in the picture: turned, masked, blended at the picture's depth, in one pass.
 
-The same as `pipeline.faces.paste` does on a processor, where OpenCV turns faces faster than the reference here; this
-is for pictures that lie on a device. Letters: h w sides of the region, C its colours, s t sides of the face.
+`pipeline.faces.paste` does the same on a processor, where OpenCV turns faces faster than the reference here.
+Letters: h w sides of the region, C its colours, s t sides of the face.
 """
 
 import torch

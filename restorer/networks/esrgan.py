@@ -5,13 +5,13 @@ Letters: N batch, C channels, H W sides of the input, h w sides inside (H / unsh
 
 import math
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restorer.networks.dense import DenseBlock, DenseRows
 from restorer.networks.layers import (
     Conv,
     Rule,
@@ -24,24 +24,10 @@ from restorer.networks.layers import (
     ncnn_layers,
     rename_keys,
     rename_ncnn,
-    start_small,
 )
 from restorer.networks.spec import Facts, NetworkSpec, StateDict, Traits, at_least_one
-from restorer.networks.stages import (
-    Convolved,
-    Each,
-    Piece,
-    Skip,
-    Stage,
-    below_each_other,
-    convolved,
-    copied,
-    map_of,
-    together,
-    zero_rows,
-)
+from restorer.networks.stages import Convolved, Each, Skip, Stage
 
-SLOPE = 0.2
 BODY_BLOCK, TAIL_BLOCK = 192, 48
 """Sides of the blocks a processor works on at a time, in pixels inside: the measured best of 32 to 512."""
 
@@ -85,112 +71,14 @@ class ESRGANConfig:
         return 2**self.upsamples // self.scale
 
 
-class DenseBlock(nn.Module):
-    """(N, F, h, w) -> same: five convolutions, each of which sees all before it."""
-
-    def __init__(self, config: ESRGANConfig) -> None:
-        super().__init__()
-        features, grow = config.features, config.grow
-        self.conv1x1 = Conv(features, grow, 1, bias=False) if config.conv1x1 else None
-        self.conv1 = Conv(features, grow)
-        self.conv2 = Conv(features + grow, grow)
-        self.conv3 = Conv(features + 2 * grow, grow)
-        self.conv4 = Conv(features + 3 * grow, grow)
-        self.conv5 = Conv(features + 4 * grow, features)
-        start_small(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x0 = x.to(self.conv1.weight.dtype)
-        x1 = leaky(self.conv1(x0))  # (N, G, h, w)
-        x2 = leaky(self.conv2(torch.cat((x0, x1), 1)))
-        if self.conv1x1 is not None:
-            x2 = x2 + self.conv1x1(x0)
-        x3 = leaky(self.conv3(torch.cat((x0, x1, x2), 1)))
-        x4 = leaky(self.conv4(torch.cat((x0, x1, x2, x3), 1)))
-        if self.conv1x1 is not None:
-            x4 = x4 + x2
-        y = self.conv5(torch.cat((x0, x1, x2, x3, x4), 1))  # (N, F, h, w)
-        return torch.add(x, y, alpha=0.2)  # in x's dtype, when that is the wider one
-
-
-class DenseRows(Stage):
-    """A dense block, rows after rows: (1, F, h, W) -> same. Each convolution is a row behind the one before it."""
-
-    def __init__(self, block: DenseBlock) -> None:
-        self._block = block
-        self._x: Tensor | None = None
-        self._grown: list[Tensor] = []
-        """x1 to x4 of `DenseBlock.forward`: like x from the row above the next result on, which is zeros at the top."""
-
-    @property
-    def held(self) -> Sequence[Tensor]:
-        """See Stage.held."""
-        return () if self._x is None else (self._x, *self._grown)
-
-    def push(self, rows: Tensor, *, last: bool) -> Iterator[Piece]:
-        """(1, F, h, W) -> pieces; see Stage.push."""
-        block, dtype = self._block, self._block.conv1.weight.dtype
-        above = zero_rows(rows, 1) if self._x is None else self._x
-        below = zero_rows(rows, 1) if last else rows[:, :, :0]
-        grow = block.conv1.out_channels
-        maps = [below_each_other([above, rows, below], dtype)]
-        have = maps[0].shape[2]
-        for number, conv in enumerate((block.conv1, block.conv2, block.conv3, block.conv4)):
-            old = self._grown[number] if self._grown else zero_rows(rows, 1)[:, :1].to(dtype).expand(-1, grow, -1, -1)
-            given, stop = old.shape[2], max(old.shape[2], have - 1)
-            grown = map_of(rows, grow, stop + below.shape[2], dtype)
-            grown[:, :, :given] = old
-            grown[:, :, stop:] = 0
-            if stop > given:
-                y = convolved(conv, together(maps, given - 1, stop + 1))
-                torch.ops.aten.leaky_relu.out(y, SLOPE, out=grown[:, :, given:stop])
-                self._add_paths(number, grown, maps, slice(given, stop))
-            have = grown.shape[2]
-            maps.append(grown)
-        count = max(0, have - 2)
-        if count:
-            yield self._added(above, rows, convolved(block.conv5, together(maps, 0, have))), last
-        self._x = None if last else below_each_other(_cut((above, rows), count, above.shape[2] + rows.shape[2]))
-        self._grown = [] if last else [copied(each[:, :, count:]) for each in maps[1:]]
-
-    def _added(self, above: Tensor, rows: Tensor, y: Tensor) -> Tensor:
-        """The residual: x, which lies in two pieces, and a fifth of y."""
-        out = map_of(rows, y.shape[1], y.shape[2], rows.dtype)
-        top = 0
-        for part in _cut((above, rows), 1, y.shape[2] + 1):
-            bottom = top + part.shape[2]
-            torch.add(part, y[:, :, top:bottom], alpha=0.2, out=out[:, :, top:bottom])
-            top = bottom
-        return out
-
-    def _add_paths(self, number: int, grown: Tensor, maps: Sequence[Tensor], rows: slice) -> None:
-        """The extra paths of ESRGAN+ to x2 and x4."""
-        if self._block.conv1x1 is None:
-            return
-        if number == 1:
-            grown[:, :, rows] += self._block.conv1x1(maps[0][:, :, rows])
-        if number == 3:
-            grown[:, :, rows] += maps[2][:, :, rows]
-
-
-def _cut(pieces: Sequence[Tensor], top: int, bottom: int) -> list[Tensor]:
-    """[(1, C, h, W), ...] -> the rows from `top` to `bottom` of all of them below each other."""
-    found = []
-    for piece in pieces:
-        height = piece.shape[2]
-        found.append(piece[:, :, max(0, top) : max(0, bottom)])
-        top, bottom = top - height, bottom - height
-    return found
-
-
 class RRDB(nn.Module):
     """(N, F, h, w) -> same: three dense blocks inside one more residual."""
 
     def __init__(self, config: ESRGANConfig) -> None:
         super().__init__()
-        self.rdb1 = DenseBlock(config)
-        self.rdb2 = DenseBlock(config)
-        self.rdb3 = DenseBlock(config)
+        self.rdb1 = DenseBlock(config.features, config.grow, conv1x1=config.conv1x1)
+        self.rdb2 = DenseBlock(config.features, config.grow, conv1x1=config.conv1x1)
+        self.rdb3 = DenseBlock(config.features, config.grow, conv1x1=config.conv1x1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x

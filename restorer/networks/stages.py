@@ -172,10 +172,10 @@ class Skip(Both):
         super().__init__((), stages, join)
 
 
-def convolved(conv: Conv, x: Tensor) -> Tensor:
+def convolved(conv: Conv, x: Tensor, *, bias: bool = True) -> Tensor:
     """(1, C, r + h + r, W) -> (1, C', h, W): zeros at the sides only; the rows above and below are there."""
     weight = conv.weight
-    return F.conv2d(x.to(weight.dtype), weight, conv.bias, padding=(0, weight.shape[3] // 2))
+    return F.conv2d(x.to(weight.dtype), weight, conv.bias if bias else None, padding=(0, weight.shape[3] // 2))
 
 
 def below_each_other(parts: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:

@@ -6,10 +6,14 @@ Letters: H W sides of the finished picture, C its channels with alpha, S side of
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from restorer.kernels.choice import uses_triton
+from restorer.kernels.paste_face import Affine, paste_face
 from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.faces.align import Matrix, corners, resized, then, undone
 from restorer.pipeline.finish import LUMA
@@ -36,9 +40,14 @@ class Patch:
 class Paster:
     """Takes finished rows, in order, blends faces into them, and hands them on."""
 
-    def __init__(self, faces: Sequence["Placed"], take: RowTaker, *, channels: int) -> None:
-        """The first of `faces` comes lowest. `channels` are those of colour; alpha beside them is left alone."""
-        self._placed = faces
+    def __init__(
+        self, faces: Sequence["Placed"], take: RowTaker, *, channels: int, device: torch.device | None = None
+    ) -> None:
+        """The first of `faces` comes lowest. `channels` are those of colour; alpha beside them is left alone.
+
+        On a `device` a kernel pastes, and otherwise OpenCV.
+        """
+        self._placed, self._device = faces, device
         self._take, self._channels, self._top = take, channels, 0
 
     def __call__(self, rows: Block) -> None:
@@ -51,7 +60,11 @@ class Paster:
         for placed in near:
             for start in range(max(top, placed.top), min(bottom, placed.bottom), BAND):
                 stop = min(start + BAND, bottom, placed.bottom)
-                _blend(rows[start - top : stop - top, placed.left : placed.right, : self._channels], placed, start)
+                part = rows[start - top : stop - top, placed.left : placed.right, : self._channels]
+                if self._device is None:
+                    _blend(part, placed, start)
+                else:
+                    _blend_there(part, placed, start, self._device)
         self._take(rows)
 
 
@@ -100,6 +113,21 @@ def _shrunk(pixels: Floats, mask: Floats, matrix: Matrix) -> tuple[Floats, Float
         for each in (pixels, mask)
     )
     return pixels, mask, then(matrix, resized(width / side, height / side))
+
+
+def where_it_pays(device: torch.device) -> torch.device | None:
+    """Where the network of faces runs -> the same where a kernel is proven there, else None."""
+    return device if uses_triton("paste_face", "auto", torch.empty(0, device=device)) else None
+
+
+def _blend_there(rows: Block, placed: Placed, start: int, device: torch.device) -> None:
+    """(h, w, C): as `_blend`, on a device."""
+    inside = then(np.array([[1.0, 0, placed.left], [0, 1.0, start]]), placed.matrix)
+    there, face, mask = (
+        torch.from_numpy(np.ascontiguousarray(each)).to(device) for each in (rows, placed.pixels, placed.mask)
+    )
+    paste_face(there, face.permute(2, 0, 1), mask, cast(Affine, tuple(inside.flatten().tolist())))
+    rows[...] = there.cpu().numpy()
 
 
 def _blend(rows: Block, placed: Placed, start: int) -> None:

@@ -16,7 +16,7 @@ from restorer.pipeline.detectors.seam import Bytes, Detection, Detector, scaled,
 from restorer.pipeline.events import Event, engine_told
 from restorer.pipeline.faces.align import SIDE, TEMPLATE, Matrix, aligned, resized, size_of, then, within
 from restorer.pipeline.faces.choose import NOT_CHOSEN, Face, check_numbers, choose
-from restorer.pipeline.faces.paste import Floats, Paster, Patch, Placed, place
+from restorer.pipeline.faces.paste import Floats, Paster, Patch, Placed, place, where_it_pays
 from restorer.pipeline.guard import fault
 from restorer.pipeline.picture import PEAKS, Picture, PictureInfo, Pixels
 from restorer.pipeline.plain import Plain
@@ -115,7 +115,8 @@ class FaceWork:
         before = total - self.background.pixels
 
         def pasting() -> RowTaker:
-            return Paster(placed, open_rows(), channels=self.picture.channels)
+            device = where_it_pays(self.tools.engine.device)
+            return Paster(placed, open_rows(), channels=self.picture.channels, device=device)
 
         self.background.run(pasting, progress=progress and (lambda done, _: progress(before + done, total)))
 
