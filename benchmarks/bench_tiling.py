@@ -87,7 +87,16 @@ def report(result: Mapping[str, Any]) -> list[str]:
         "",
     ]
     rows: list[tuple[object, ...]] = [
-        ("model, side", "scheme", "PSNR, dB", "worst value", "mean level at a border", "fp32, s", "bf16, s")
+        (
+            "model, side",
+            "scheme",
+            "PSNR, dB",
+            "worst value",
+            "mean level at a border",
+            "step over a seam",
+            "fp32, s",
+            "bf16, s",
+        )
     ]
     for model, case in result["models"].items():
         for scheme, row in case["precisions"]["fp32"].items():
@@ -97,7 +106,7 @@ def report(result: Mapping[str, Any]) -> list[str]:
                 (
                     f"{model}, {case['side']}",
                     scheme,
-                    *(("", "", "") if error is None else _errors(error)),
+                    *(("", "", "", "") if error is None else _errors(error)),
                     ranged(spread(row["seconds"]), 1),
                     "" if half is None else ranged(spread(half["seconds"]), 1),
                 )
@@ -128,9 +137,9 @@ def report(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _errors(error: Mapping[str, Any]) -> tuple[str, str, str]:
+def _errors(error: Mapping[str, Any]) -> tuple[str, str, str, str]:
     at_border = error["by_distance"][0]
-    return f"{error['psnr']:.1f}", f"{error['worst']:.1e}", f"{at_border:.2g}"
+    return f"{error['psnr']:.1f}", f"{error['worst']:.1e}", f"{at_border:.2g}", f"{error['step']:.2g}"
 
 
 def drawn(result: Mapping[str, Any]) -> Any:
@@ -142,7 +151,11 @@ def drawn(result: Mapping[str, Any]) -> Any:
             if "error" not in row:
                 continue
             values = np.maximum(row["error"]["by_distance"], 1e-6)
-            colour, style = ("#1b6ca8", "-") if scheme == "rows" else (None, "--" if "10" in scheme else "-")
+            colour, style = (
+                ("#1b6ca8", "-")
+                if scheme == "rows"
+                else (None, "--" if "hard" in scheme or scheme == "overlap 10" else "-")
+            )
             panel.plot(values, label=scheme, color=colour, linestyle=style, linewidth=2 if scheme == "rows" else 1.2)
         panel.set_yscale("log")
         panel.set_title(model, fontsize=9, loc="left")

@@ -22,8 +22,10 @@ from restorer.networks.stages import passed
 from restorer.pipeline.plan import Plan
 from restorer.pipeline.rows import rows_at_once
 
-OVERLAPS = (10, 16, 32, 64)
-"""Pixels around a tile. The first is the reference program's, which does not mix tiles at seams."""
+OVERLAPS = {"overlap 10": 10, "overlap 16": 16, "overlap 32": 32, "overlap 32, hard seams": 32, "overlap 64": 64}
+"""Pixels around a tile."""
+HARD = ("overlap 10", "overlap 32, hard seams")
+"""Where tiles end at seams and are not mixed. The first is the reference program's way."""
 REACH = 64
 """Input pixels from a border that are looked at."""
 WARM = 256
@@ -64,14 +66,14 @@ def schemes(weights: Path, photo: Path, sides: tuple[int, int], precision: str, 
             seconds, made[scheme] = timed(Restorer(engine, replace(opened.settings, tile=wanted)), picture)
             told[scheme]["seconds"].append(seconds)
     tiled = Restorer(engine, replace(opened.settings, tile=tile))
-    for overlap in OVERLAPS:
-        hard = {"radius": overlap} if overlap == OVERLAPS[0] else {}  # as if that were exact: nothing is mixed
+    for scheme, overlap in OVERLAPS.items():
+        hard = {"radius": overlap} if scheme in HARD else {}  # as if that were exact: nothing is mixed
         engine.traits = replace(own, overlap=overlap, **hard)
         plan = tiled.plan(picture).plans()[0]
         seconds, pixels = timed(tiled, picture)
-        told[f"overlap {overlap}"] = {"seconds": [seconds]}
+        told[scheme] = {"seconds": [seconds]}
         if precision == "fp32":
-            told[f"overlap {overlap}"]["error"] = apart(pixels, made["one go"], plan, own.scale)
+            told[scheme]["error"] = apart(pixels, made["one go"], plan, own.scale)
     if precision == "fp32":
         told["rows"]["error"] = apart(made["rows"], made["one go"], plan, own.scale)
     return told
@@ -138,7 +140,7 @@ def middle(photo: Path, side: int) -> Picture:
 
 
 def apart(made: Floats, one_go: Floats, plan: Plan, scale: int) -> dict[str, Any]:
-    """How far a picture is from that of one go: in all, at worst, and by the distance from the nearest border."""
+    """How far a picture is from that of one go: in all, at worst, over seams, and by the distance from a border."""
     error = np.abs(made - one_go)
     mean_square = float(np.square(error, dtype=np.float64).mean())
     distance = np.minimum(*(
@@ -152,8 +154,16 @@ def apart(made: Floats, one_go: Floats, plan: Plan, scale: int) -> dict[str, Any
     return {
         "psnr": min(200.0, -10 * float(np.log10(max(mean_square, 1e-20)))),
         "worst": float(error.max()),
+        "step": over_seams(made - one_go, plan, scale),
         "by_distance": by_distance,
     }
+
+
+def over_seams(error: Floats, plan: Plan, scale: int) -> float:
+    """Mean difference, in levels of 255, of the errors of two neighbours between which there is a seam."""
+    rows, columns = ([span.keep[0] * scale for span in spans[1:]] for spans in (plan.rows, plan.columns))
+    steps = [np.abs(error[y] - error[y - 1]) for y in rows] + [np.abs(error[:, x] - error[:, x - 1]) for x in columns]
+    return 255 * float(np.mean([step.mean() for step in steps])) if steps else 0.0
 
 
 def from_borders(side: int, borders: list[int], scale: int) -> NDArray[np.int64]:

@@ -48,11 +48,7 @@ NETWORK_IMPORTS = (
     "restorer.errors",
     "restorer.networks.spec",
     "restorer.networks.layers",
-    "restorer.networks.stages",
-    "restorer.networks.dense",
-    *(f"restorer.networks.{name}" for name in STYLE),
-    "restorer.networks.translation_layers",
-    "restorer.networks.bands",
+    *(f"restorer.networks.{name}" for name in (*STYLE, "stages", "dense", "translation_layers", "bands")),
     "restorer.kernels",
 )
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "pty"}
