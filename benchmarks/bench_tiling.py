@@ -151,12 +151,9 @@ def drawn(result: Mapping[str, Any]) -> Any:
             if "error" not in row:
                 continue
             values = np.maximum(row["error"]["by_distance"], 1e-6)
-            colour, style = (
-                ("#1b6ca8", "-")
-                if scheme == "rows"
-                else (None, "--" if "hard" in scheme or scheme == "overlap 10" else "-")
-            )
-            panel.plot(values, label=scheme, color=colour, linestyle=style, linewidth=2 if scheme == "rows" else 1.2)
+            hard, is_rows = scheme == "overlap 10" or "hard" in scheme, scheme == "rows"
+            looks = {"linestyle": "--" if hard else "-", "linewidth": 2 if is_rows else 1.2}
+            panel.plot(values, label=scheme, color="#1b6ca8" if is_rows else None, **looks)
         panel.set_yscale("log")
         panel.set_title(model, fontsize=9, loc="left")
         panel.set_xlabel("input pixels from the nearest border", fontsize=8)
