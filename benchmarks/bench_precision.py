@@ -75,8 +75,8 @@ def parts_of(model: Model) -> dict[str, tuple[str, ...]]:
         "int8 in blocks 5 to 12": convs((1, 2, 3, 4, 5), CALM),
         "int8 in convolutions 1 to 3 of dense blocks": convs((1, 2, 3)),
         "int8 in convolutions 1 to 4 of dense blocks": convs((1, 2, 3, 4)),
-        "the same, and the fifth in blocks 5 to 12": model.spec.int8_parts(model.config),
-        "int8 in dense blocks": convs((1, 2, 3, 4, 5)),
+        "the same, and the fifth in blocks 5 to 12": model.spec.int8_parts(model.config)[1],
+        "int8 in dense blocks": model.spec.int8_parts(model.config)[0],
         "int8 in all but first and last": (*convs((1, 2, 3, 4, 5)), "conv_body", "conv_up1", "conv_up2", "conv_hr"),
     }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_whole_numbers_give_what_plain_arithmetic_says():
     from restorer.engines.graph import GraphForm, build_graph
 
     model = model_of("esrgan")
-    parts = model.spec.int8_parts(model.config)
+    parts = model.spec.int8_parts(model.config)[-1]
     data = build_graph(model, GraphForm())
     pictures = int8.patterns(3, 3, 24, seed=0)
     ranges = int8.measured(
@@ -164,6 +165,25 @@ def test_ranges_are_measured_once(monkeypatch):
     assert opened().notes == first.notes
 
 
+def convolutions_in_int8(engine):
+    """As its notes say."""
+    return next(int(note.split()[2]) for note in engine.notes if note.startswith("int8 in "))
+
+
+def test_as_many_convolutions_compute_in_8_bits_as_are_faithful(monkeypatch):
+    many, few = (len(parts) for parts in model_of("esrgan").spec.int8_parts(model_of("esrgan").config))
+    assert convolutions_in_int8(opened()) == many
+    faithful = int8_ranges.Quantised.faithful
+    monkeypatch.setattr(
+        int8_ranges.Quantised, "faithful", property(lambda made: made.convs == few and faithful.fget(made))
+    )
+    measured = []
+    monkeypatch.setattr(int8_ranges, "measured", lambda *wanted: measured.append(wanted))
+    assert convolutions_in_int8(opened()) == few
+    assert convolutions_in_int8(opened()) == few
+    assert not measured, "the ranges of many hold those of few"
+
+
 def test_weights_that_int8_costs_too_much_are_computed_in_more(monkeypatch, caplog):
     monkeypatch.setattr(int8_ranges, "FAITHFUL", 201.0)
     with caplog.at_level(logging.WARNING):
@@ -192,6 +212,8 @@ def test_int8_is_refused_elsewhere_with_the_cure(name, kind, cure):
 
 def test_the_parts_in_int8_are_convolutions_of_the_network():
     model = model_of("esrgan")
-    parts = model.spec.int8_parts(model.config)
-    assert len(set(parts)) == len(parts) > 0
-    assert all(isinstance(model.network.get_submodule(part), nn.Conv2d) for part in parts)
+    sets = model.spec.int8_parts(model.config)
+    for parts in sets:
+        assert len(set(parts)) == len(parts) > 0
+        assert all(isinstance(model.network.get_submodule(part), nn.Conv2d) for part in parts)
+    assert all(set(few) < set(many) for many, few in pairwise(sets))

@@ -18,7 +18,6 @@ from restorer.kernels.choice import uses_triton
 from restorer.kernels.gather_tiles import PEAKS, gather_tiles
 from restorer.kernels.to_bytes import to_bytes
 from restorer.pipeline.plan import plan_spans
-from restorer.pipeline.prepare import to_batch
 
 KERNELS = PACKAGE / "kernels"
 CPU = torch.device("cpu")
@@ -160,10 +159,11 @@ def test_windows_are_mirrored_at_borders_or_wrap_around(wrap, rows):
 
 @pytest.mark.parametrize("dtype", PEAKS, ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_tiles_inside_a_picture_are_those_of_prepare(dtype, channels):
+def test_tiles_inside_a_picture_are_its_numbers_over_white(dtype, channels):
     pixels = drawn(9, 11, channels, dtype=dtype, high=PEAKS[dtype])
     blocks = [pixels[1:6, 2:9].numpy(), pixels[4:9, 0:7].numpy()]
-    expected = to_batch(blocks, channels=3, device=CPU)
+    levels = np.stack(blocks).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(PEAKS[dtype])
+    expected = torch.from_numpy(levels).clamp(0, 1).expand(-1, 3, -1, -1)
     tiles = gather_tiles(pixels, torch.tensor([[1, 2], [4, 0]]), (5, 7), channels=3)
     assert torch.equal(tiles, expected)
     assert tiles.is_contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,6 @@ For CUDA's streams stands late_cuda.py.
 
 import contextlib
 import logging
-from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from late_cuda import Stream, late_cuda
 from test_pipeline import noise, run
-from test_rows import COMPACT, RRDB, SIZE, engine_of
+from test_rows import COMPACT, SIZE, engine_of
 
 from restorer.errors import NumericalError, OutOfMemoryError
 from restorer.kernels.gather_tiles import PEAKS
@@ -23,7 +22,7 @@ from restorer.pipeline import restore, rows
 from restorer.pipeline.guard import fault
 from restorer.pipeline.lane import Direct, Streams, lane_to
 from restorer.pipeline.picture import Picture
-from restorer.pipeline.prepare import sent, to_batch
+from restorer.pipeline.prepare import to_batch
 
 CPU = torch.device("cpu")
 FOUR = 128, 512
@@ -51,6 +50,11 @@ class Late(Direct):
         return wait
 
 
+def torch_of(dtype):
+    """PyTorch's name of numpy's kind of numbers."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
 def put_late(monkeypatch):
     lane = Late()
     for module in (restore, rows):
@@ -67,12 +71,11 @@ def late(monkeypatch):
 @pytest.mark.parametrize(("channels", "wanted"), [(1, 3), (3, 3), (1, 1)])
 def test_what_is_sent_is_the_batch_that_is_made_here(dtype, channels, wanted):
     blocks = [noise(9, 7, channels, dtype, seed=seed) for seed in range(3)]
-    traits = engine_of(RRDB).traits
-    traits = traits if wanted == 3 else replace(traits, in_channels=1)
-    made = sent(blocks, Direct(CPU), traits)
-    assert torch.equal(made, to_batch(blocks, channels=wanted, device=CPU))
+    made = to_batch(blocks, channels=wanted, lane=Direct(CPU))
+    levels = np.stack(blocks).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(PEAKS[torch_of(dtype)])
+    assert np.array_equal(made, np.broadcast_to(levels.clip(0, 1), (3, wanted, 9, 7)))
     assert made.is_contiguous(memory_format=torch.channels_last)
-    assert set(PEAKS) == {torch.from_numpy(np.empty(0, each)).dtype for each in (np.uint8, np.uint16, np.float32)}
+    assert set(PEAKS) == {torch_of(each) for each in (np.uint8, np.uint16, np.float32)}
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

@@ -60,22 +60,48 @@ class Quantised:
 
 
 def quantised(runtime: Any, model: Model, data: bytes, *, rest: str, compile_graph: Compile) -> Quantised:
-    """The graph in `data` with the network's `int8_parts` in 8 bits.
+    """The graph in `data` with convolutions in 8 bits: the first set of the network's `int8_parts` that is faithful.
+
+    The last set, where none is.
 
     Args:
         rest: the precision of everything else, f32 or bf16.
     """
-    core, parts = runtime.Core(), model.spec.int8_parts(model.config)
-    known = _kept(data, parts, rest)
-    ranges = _ranges(known) if known else ranges_of(runtime, model, data, parts, compile_graph)
+    ranges: Ranges | None = None
+    made: Quantised | None = None
+    for parts in model.spec.int8_parts(model.config):
+        known = _kept(data, parts, rest)
+        if known is None:
+            ranges = ranges or ranges_of(runtime, model, data, parts, compile_graph)  # a set holds those after it
+            near = _judged(runtime, model, data, parts, ranges=ranges, rest=rest, compile_graph=compile_graph)
+            known = {**ranges, JUDGES_DB: np.array(near)}
+            _keep(data, parts, rest, known)
+        ranges = {name: reach for name, reach in known.items() if name != JUDGES_DB}
+        graph = runtime.Core().read_model(data)
+        count = quantise(runtime, graph, parts, ranges)
+        made = Quantised(model=graph, convs=count, db=tuple(float(one) for one in known[JUDGES_DB]))
+        if made.faithful:
+            break
+    assert made is not None, "a network that is proven in int8 says which parts"
+    return made
+
+
+def _judged(
+    runtime: Any,
+    model: Model,
+    data: bytes,
+    parts: Sequence[str],
+    *,
+    ranges: Ranges,
+    rest: str,
+    compile_graph: Compile,
+) -> list[float]:
+    """Decibels against float32 of generated pictures, with these convolutions in 8 bits."""
+    core = runtime.Core()
     graph = core.read_model(data)
-    count = quantise(runtime, graph, parts, ranges)
-    if known is None:
-        exact, ours = compile_graph(core.read_model(data), "f32"), compile_graph(graph, rest)
-        near = [_nearness(ours(x)[0], exact(x)[0], model.traits) for x in _pictures(model.traits, JUDGES, seed=1)]
-        known = {**ranges, JUDGES_DB: np.array(near)}
-        _keep(data, parts, rest, known)
-    return Quantised(model=graph, convs=count, db=tuple(float(one) for one in known[JUDGES_DB]))
+    quantise(runtime, graph, parts, ranges)
+    exact, ours = compile_graph(core.read_model(data), "f32"), compile_graph(graph, rest)
+    return [_nearness(ours(x)[0], exact(x)[0], model.traits) for x in _pictures(model.traits, JUDGES, seed=1)]
 
 
 def ranges_of(runtime: Any, model: Model, data: bytes, parts: Sequence[str], compile_graph: Compile) -> Ranges:
@@ -115,10 +141,6 @@ def _keep(data: bytes, parts: Sequence[str], rest: str, known: Mapping[str, Floa
     except WeightsError:  # this user has no home
         return
     keep_bytes(path, save(dict(known)))
-
-
-def _ranges(known: Mapping[str, Floats]) -> Ranges:
-    return {name: reach for name, reach in known.items() if name != JUDGES_DB}
 
 
 def _name(data: bytes, parts: Sequence[str], rest: str) -> str:

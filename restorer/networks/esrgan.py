@@ -5,6 +5,7 @@ Letters: N batch, C channels, H W sides of the input, h w sides inside (H / unsh
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -210,11 +211,18 @@ def float_parts(config: ESRGANConfig) -> tuple[str, ...]:
     return ends if config.blocks >= FEW_BLOCKS else (*ends, "conv_body", f"body.{config.blocks - 1}.rdb2")
 
 
-def int8_parts(config: ESRGANConfig) -> tuple[str, ...]:
-    """All of a dense block but the last, whose error goes into the sum: that only in the calm blocks, 5 to 12 of 23."""
+def int8_parts(config: ESRGANConfig) -> tuple[tuple[str, ...], ...]:
+    """All of the dense blocks; or without their last convolutions, whose errors go into the sum, but in calm blocks.
+
+    Those are 5 to 12 of 23. The last convolutions are nearly half of all the work.
+    """
     calm = range(config.blocks // 6 + 1, config.blocks // 2 + 1)
-    dense = [(f"body.{i}.rdb{j}", 5 if i in calm else 4) for i in range(config.blocks) for j in (1, 2, 3)]
-    return tuple(f"{name}.conv{place}" for name, last in dense for place in range(1, last + 1))
+
+    def parts(last: Callable[[int], int]) -> tuple[str, ...]:
+        dense = [(f"body.{i}.rdb{j}", last(i)) for i in range(config.blocks) for j in (1, 2, 3)]
+        return tuple(f"{name}.conv{place}" for name, end in dense for place in range(1, end + 1))
+
+    return parts(lambda block: 5), parts(lambda block: 5 if block in calm else 4)
 
 
 _BLOCK = r"RDB(\d)\.(conv\w+?)(?:\.0)?\.(weight|bias)"

@@ -108,8 +108,8 @@ class NetworkSpec:
     """(weights in any published dialect) -> facts that their keys tell and its own names do not; those given win."""
     float_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """config -> submodules that stay float32 when the network is lowered, as `network.get_submodule` finds them."""
-    int8_parts: Callable[[Any], tuple[str, ...]] = lambda config: ()
-    """config -> convolutions that may compute in whole numbers of 8 bits, measured to cost little."""
+    int8_parts: Callable[[Any], tuple[tuple[str, ...], ...]] = lambda config: ()
+    """config -> sets of convolutions, from many to few: the first that costs little computes in 8 bits."""
     walk: "Callable[[Any, Rows, Bands], Rows] | None" = None
     """(network, picture in its own range, how to go) -> what `forward` makes of it, in bands; None where tiles do."""
     stages: "Callable[[Any], Sequence[Stage]] | None" = None

@@ -10,13 +10,12 @@ from restorer.kernels.gather_tiles import gather_tiles
 from restorer.networks.spec import Traits
 from restorer.pipeline.finish import LUMA
 from restorer.pipeline.lane import Lane
-from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.picture_types import Pixels
 from restorer.pipeline.source import Block
 
 
-def sent(blocks: Sequence[Block], lane: Lane, traits: Traits) -> Tensor:
-    """N blocks (h, w, C) -> (N, in_channels, h, w) float32 in [0, 1] on the lane's device, channels last.
+def to_batch(blocks: Sequence[Block], *, channels: int, lane: Lane) -> Tensor:
+    """N blocks (h, w, C) -> (N, channels, h, w) float32 in [0, 1] on the lane's device, channels last.
 
     They travel as the numbers that they are; what is made of them is made there. Grey is repeated, float clipped.
     """
@@ -24,20 +23,7 @@ def sent(blocks: Sequence[Block], lane: Lane, traits: Traits) -> Tensor:
     x = lane.send(np.vstack(blocks))  # (N h, w, C)
     tops = height * torch.arange(len(blocks), device=x.device)
     corners = torch.stack([tops, torch.zeros_like(tops)], 1)
-    return gather_tiles(x, corners, (height, width), channels=traits.in_channels)
-
-
-def to_batch(blocks: Sequence[Block], *, channels: int, device: torch.device) -> Tensor:
-    """N blocks (h, w, C) -> (N, channels, h, w) float32 in [0, 1], channels last; grey is repeated, float clipped."""
-    array = np.stack([np.ascontiguousarray(block) for block in blocks])
-    peak = PEAKS[array.dtype.name]
-    if array.dtype == np.uint16:
-        array = array.astype(np.float32)  # torch has few operations on uint16
-    x = torch.from_numpy(array).to(device).permute(0, 3, 1, 2).to(torch.float32)
-    x = x.div_(peak) if peak != 1 else x.clamp(0, 1)
-    if x.shape[1] == 1 and channels == 3:
-        x = x.expand(-1, 3, -1, -1)
-    return x.contiguous(memory_format=torch.channels_last)
+    return gather_tiles(x, corners, (height, width), channels=channels)
 
 
 def with_channels(pixels: Pixels, channels: int) -> Pixels:

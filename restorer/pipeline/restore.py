@@ -21,7 +21,7 @@ from restorer.pipeline.guard import FaultyError, checked, hopeless, judged, redo
 from restorer.pipeline.lane import Lane, Later, lane_to
 from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.plan import Box, Plan, Tile, batch_pixels, plan_for, plan_tiles, smaller_tile
-from restorer.pipeline.prepare import pad_to, sent
+from restorer.pipeline.prepare import pad_to, to_batch
 from restorer.pipeline.rows import columns_for, in_rows, restore_rows, rows_at_once
 from restorer.pipeline.settings import UpscaleSettings
 from restorer.pipeline.source import ArrayTaker, BandSink, Block, PictureSource, RowTaker, Source
@@ -85,7 +85,8 @@ def begin_tiles(
         return [lane.fetch(to_pixels(y, crop, channels=colours, dtype=dtype)) for y, crop in parts]
 
     with memory_errors(torch.empty(len(tiles), 0, *tiles[0].window.size), engine.where):
-        x = pad_to(sent([block[:, :, : source.channels] for block in blocks], lane, engine.traits), engine.traits)
+        colours_only = [block[:, :, : source.channels] for block in blocks]
+        x = pad_to(to_batch(colours_only, channels=engine.traits.in_channels, lane=lane), engine.traits)
         y = engine.run({"image": x})["image"]
         found, cores = lane.fetch(spans(x, y)), fetched(y)
 
@@ -110,7 +111,7 @@ def _alpha(engine: Engine, lane: Lane, alpha: Block, crop: Box, dtype: np.dtype[
     if low == high:
         even = torch.full((1, crop.bottom, crop.right), float(low) / PEAKS[alpha.dtype.name])
         return to_block(even, crop, channels=1, dtype=dtype)
-    x = pad_to(sent([alpha], lane, engine.traits), engine.traits)
+    x = pad_to(to_batch([alpha], channels=engine.traits.in_channels, lane=lane), engine.traits)
     y = checked(lambda x: engine.run({"image": x})["image"], engine.run_again, x)
     return to_block(y[0], crop, channels=1, dtype=dtype)
 

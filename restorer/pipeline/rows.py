@@ -29,7 +29,7 @@ from restorer.pipeline.guard import (
 from restorer.pipeline.lane import Later, lane_to
 from restorer.pipeline.picture import PEAKS
 from restorer.pipeline.plan import MEMORY_SHARE, Box, Plan, Span, plan_spans
-from restorer.pipeline.prepare import padded_side, sent
+from restorer.pipeline.prepare import padded_side, to_batch
 from restorer.pipeline.source import Block, RowTaker, Source
 from restorer.resample import resize_rows
 
@@ -219,7 +219,7 @@ class _Way:
         step = rows_at_once(right - left, self._engine)
         for top in range(0, height, step):
             block = self._source.read(Box(top, left, min(height, top + step), right))[:, :, self._channels]
-            x = sent([block], self._lane, traits)
+            x = to_batch([block], channels=traits.in_channels, lane=self._lane)
             self.given = joined(self.given, reach(x))
             yield x
             self._entered(min(top + step, self._source.size[0]))

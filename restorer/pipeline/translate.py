@@ -33,6 +33,7 @@ from restorer.pipeline.guard import (
     span,
 )
 from restorer.pipeline.labels import Colours, in_colours
+from restorer.pipeline.lane import lane_to
 from restorer.pipeline.picture import PEAKS, Picture, PictureInfo
 from restorer.pipeline.picture_types import without_channel_words
 from restorer.pipeline.plan import Box, Plan, batch_pixels, plan_tiles, smaller_tile, window_pixels
@@ -146,7 +147,7 @@ class Translation:
 
         def read(top: int, bottom: int) -> Tensor:
             block = self._seen.read(Box(top, 0, bottom, padded[1]))
-            return to_batch([block], channels=traits.in_channels, device=self.engine.device)
+            return to_batch([block], channels=traits.in_channels, lane=lane_to(self.engine.device))
 
         steps = None if progress is None else _Steps(self.engine, self.pixels, -(-padded[0] // self.rows), progress)
         bands = Bands(self.rows, tight=self._is_tight(), tell=steps)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from restorer.engines import Engine
 from restorer.pipeline.codecs.deep import opencv
 from restorer.pipeline.detectors.seam import Bytes, Detection, non_maximum_suppression, scaled, shrunk
+from restorer.pipeline.lane import lane_to
 from restorer.pipeline.prepare import to_batch
 
 LONG_SIDE = 1600
@@ -155,5 +156,5 @@ def cut(pixels: Bytes, box: Floats, side: int) -> Bytes:
 
 def _run(engine: Engine, pictures: Sequence[Bytes]) -> Floats:
     """N pictures of one size -> what the network says of them."""
-    x = to_batch(pictures, channels=3, device=engine.device)
+    x = to_batch(pictures, channels=3, lane=lane_to(engine.device))
     return engine.run({"image": x})["image"].double().cpu().numpy()

@@ -7,6 +7,7 @@ import torch
 from restorer.engines import Engine
 from restorer.networks.retinaface import ANCHOR_SIDES, RetinaFaceConfig, anchors, decode_boxes, decode_landmarks
 from restorer.pipeline.detectors.seam import Bytes, Detection, non_maximum_suppression, scaled, shrunk
+from restorer.pipeline.lane import lane_to
 from restorer.pipeline.prepare import to_batch
 
 LONG_SIDE = 1600
@@ -41,7 +42,7 @@ class RetinaFaceDetector:
         return sorted(large + small, key=lambda each: -each.score)
 
     def _one_pass(self, pixels: Bytes, least_score: float) -> list[Detection]:
-        x = to_batch([pixels], channels=3, device=self.engine.device)
+        x = to_batch([pixels], channels=3, lane=lane_to(self.engine.device))
         y = self.engine.run({"image": x})["image"][0].float().cpu()  # (A, 15)
         height, width = pixels.shape[:2]
         likely = torch.nonzero(y[:, 0] >= least_score)[:, 0]
