@@ -114,6 +114,27 @@ def test_a_dense_block_by_kernels_makes_what_it_makes_without(conv1x1, dtype, mo
     assert (our_rows[0][0] - rows[0][0]).abs().mean() < limit * (plain - x).std()
 
 
+def test_three_dense_blocks_by_kernels_end_in_one_pass(monkeypatch):
+    torch.manual_seed(0)
+    three = RRDB(ESRGANConfig(features=16, grow=8, blocks=1))
+    for parameter in three.parameters():
+        parameter.data.normal_(0, 0.2)
+    x = torch.randn(1, 16, 9, 11)
+    with torch.no_grad():
+        plain = three(x)
+        monkeypatch.setattr(dense, "uses_triton", lambda *named: True)
+        ended = []
+
+        def added(*given, outer, **named):
+            ended.append(outer)
+            return scaled_residual(*given, outer=outer, **named)
+
+        monkeypatch.setattr(dense, "scaled_residual", added)
+        ours = three(x)
+    assert [outer is x for outer in ended] == [False, False, True]
+    assert (ours - plain).abs().mean() < 1e-6 * (plain - x).std()
+
+
 def test_a_dense_block_learns_without_kernels(monkeypatch):
     monkeypatch.setattr(choice, "PROVEN", frozenset({"bias_leaky_into", "scaled_residual"}))
     block = DenseBlock(4, 2)

@@ -32,7 +32,7 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if pays(x, self.conv1):
-            return self._in_one_buffer(x)
+            return self.in_one_buffer(x)
         x0 = x.to(self.conv1.weight.dtype)
         x1 = leaky(self.conv1(x0))  # (N, G, h, w)
         x2 = leaky(self.conv2(torch.cat((x0, x1), 1)))
@@ -45,8 +45,11 @@ class DenseBlock(nn.Module):
         y = self.conv5(torch.cat((x0, x1, x2, x3, x4), 1))  # (N, F, h, w)
         return torch.add(x, y, alpha=0.2)  # in x's dtype, when that is the wider one
 
-    def _in_one_buffer(self, x: Tensor) -> Tensor:
-        """(N, F, h, w) -> same: every result goes straight to its place behind those before it."""
+    def in_one_buffer(self, x: Tensor, *, outer: Tensor | None = None) -> Tensor:
+        """(N, F, h, w) -> same: every result goes straight to its place behind those before it.
+
+        With `outer`, of the same shape, outer + a fifth of that: the residual around three blocks, in the same pass.
+        """
         dtype, end, grow = self.conv1.weight.dtype, x.shape[1], self.conv1.out_channels
         shape = (len(x), end + 4 * grow, *x.shape[2:])
         buffer = torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
@@ -61,7 +64,7 @@ class DenseBlock(nn.Module):
                 made[1] += self.conv1x1(buffer[:, : x.shape[1]])
             if self.conv1x1 is not None and len(made) == 4:
                 made[3] += made[1]
-        return scaled_residual(x, self.conv5(buffer), scale=0.2)
+        return scaled_residual(x, self.conv5(buffer), scale=0.2, outer=outer)
 
 
 def pays(x: Tensor, conv: Conv) -> bool:
