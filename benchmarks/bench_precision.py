@@ -144,8 +144,8 @@ def usual(graph: Any, model: Model, data: Path) -> tuple[int, Run]:
     return len(whole), outputs_of(ready, "bf16")
 
 
-def timed(runs: Mapping[str, Run], x: NDArray[np.float32], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, in turn."""
+def timed(runs: Mapping[str, Callable[[Any], object]], x: Any, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each with `x`, in turn, once each has run."""
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for name in names:

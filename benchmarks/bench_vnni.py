@@ -10,15 +10,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_engines import middle, tensor
 from benchmarks.bench_fidelity import SETS, pictures_of
-from benchmarks.bench_precision import TIMED_SIDE, WEIGHTS, decibels
+from benchmarks.bench_precision import TIMED_SIDE, WEIGHTS, decibels, timed
 from benchmarks.common import SHARED, Result, described, machine_facts, needed, publish, spread, table_lines, versions
 from restorer import machine
 from restorer.api import open_model
@@ -72,13 +72,8 @@ def measured(options: argparse.Namespace) -> Result:
             "worst_db": round(min(near), 1),
         }
     x = middle(options.data, 32 if options.smoke else TIMED_SIDE, model)
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
     rounds = 1 if options.smoke else options.rounds
-    for number in range(rounds):
-        for name in sorted(engines, reverse=bool(number % 2)):
-            start = time.perf_counter()
-            engines[name].run({"image": x})
-            seconds[name].append(time.perf_counter() - start)
+    seconds = timed({name: partial(made, engine) for name, engine in engines.items()}, x, rounds)
     for name, took in seconds.items():
         forms[name]["milliseconds"] = spread([1000 * one for one in took], digits=0)
         forms[name]["ratio"] = spread([one / other for one, other in zip(took, seconds[YARDSTICK], strict=True)])

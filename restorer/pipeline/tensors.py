@@ -59,7 +59,7 @@ def restore_tensor(x: Tensor, engine: Engine, settings: UpscaleSettings, *, most
 
 
 def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int, dtype: torch.dtype) -> Tensor:
-    """(N, C, H, W) -> (N, C', s*H, s*W) in `dtype`, uint8 or float32; what is made without tiles is float32."""
+    """(N, C, H, W) -> (N, C', s*H, s*W) in `dtype`, uint8 or float32; what is not put together of tiles is float32."""
     plan = engine_plan((x.shape[2], x.shape[3]), engine, settings.tile, 1, wrap=settings.wrap)
     if settings.tile is None and in_rows(plan, engine):
         try:
@@ -78,7 +78,11 @@ def _tiled(x: Tensor, engine: Engine, settings: UpscaleSettings, most: int, dtyp
 
 
 def _blended(tiles: list[Tensor], plan: Plan, scale: int, dtype: torch.dtype) -> Tensor:
-    """[(C, h, w), ...] of all tiles of N pictures -> (N, C, s*H, s*W) of uint8 or float32."""
+    """[(C, h, w), ...] of all tiles of N pictures -> (N, C, s*H, s*W) of uint8 or float32; of one tile float32."""
+    if plan.count == 1:
+        (tile,) = next(plan.bands())
+        crop = tile.core.within(tile.window).scaled(scale)
+        return torch.stack(tiles)[:, :, crop.top : crop.bottom, crop.left : crop.right]
     rows, columns = (
         plan_seams(
             [*(span.keep[0] * scale for span in spans), side * scale],
